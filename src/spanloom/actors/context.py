@@ -1,0 +1,111 @@
+"""What a partition actor is given: the world around it, its settings, and the board it shows itself on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from spanloom.core.assembly import AssemblerStatistics, Limits
+from spanloom.core.ownership import Ownership, Phase
+from spanloom.core.partitioning import partition_of
+from spanloom.interfaces import Ledger, Outlet, SpanLog, SpanSource, TraceStore
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside; one of each for all partitions of a process."""
+
+    log: SpanLog
+    source: SpanSource
+    ledger: Ledger
+    store: TraceStore
+    outlet: Outlet
+    uuid: Callable[[], bytes]  # 16 bytes, new each time
+    random: Callable[[], float]  # in [0, 1), for back-off
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSettings:
+    """Bounds and intervals of a partition actor."""
+
+    limits: Limits
+    policies: tuple[dict[str, object], ...]  # as written; their version is the ledger's
+    commit_interval_s: float = 1.0
+    tick_after_s: float = 1.0  # design, section 5
+    checkpoint_interval_s: float = 60.0  # bounds the ledger a recovery reads
+    undecided_bytes_max: int = 512 << 20  # of the node
+    storing_bytes_max: int = 64 << 20  # of a partition; reading waits above it
+    unsettled_max: int = 64  # ledger records in flight; reading waits above it
+    bulk_bytes: int = 4 << 20  # Elasticsearch does best at 3 to 8 MB a bulk
+    store_queue_max: int = 4096  # fragments waiting for the store
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatistics:
+    """A look at a partition."""
+
+    partition: int
+    phase: Phase
+    epoch: int
+    committed: int
+    assignments: int  # since the process started
+    assembler: AssemblerStatistics
+
+
+@dataclass(slots=True)
+class _Place:
+    ownership: Ownership | None = None
+    committed: int = 0
+    assignments: int = 0
+
+
+@dataclass(slots=True)
+class Board:
+    """Where the partitions of this process stand; written by the actors, read by queries and metrics."""
+
+    partition_count: int
+    draining: trio.Event = field(
+        default_factory=trio.Event
+    )  # set: stop reading, finish what is decided, commit, return
+    _places: dict[int, _Place] = field(default_factory=dict)
+
+    def assigned(self, partition: int, ownership: Ownership, committed: int) -> None:
+        """A new assignment begins."""
+        place = self._places.setdefault(partition, _Place())
+        place.ownership, place.committed = ownership, committed
+        place.assignments += 1
+
+    def committed(self, partition: int, offset: int) -> None:
+        """A commit has succeeded."""
+        self._places[partition].committed = offset
+
+    def statistics(self) -> tuple[PartitionStatistics, ...]:
+        """Of every partition that was ever assigned here, in order."""
+        return tuple(
+            PartitionStatistics(
+                partition,
+                place.ownership.phase,
+                place.ownership.epoch,
+                place.committed,
+                place.assignments,
+                place.ownership.assembler.statistics(),
+            )
+            for partition, place in sorted(self._places.items())
+            if place.ownership is not None
+        )
+
+    def undecided_bytes(self) -> int:
+        """Of all partitions together."""
+        return sum(p.ownership.assembler.undecided_bytes for p in self._places.values() if p.ownership)
+
+    def is_ready(self) -> bool:
+        """Every partition is owned and reading."""
+        owned = [p for p in self._places.values() if p.ownership and p.ownership.phase is Phase.OWNING]
+        return len(owned) == self.partition_count and not self.draining.is_set()
+
+    def standing(self, trace_id: bytes) -> str | None:
+        """`pending`, `dropped`, `kept`, or None: not known here. Implements interfaces.Standings."""
+        place = self._places.get(partition_of(trace_id.hex().encode(), self.partition_count))
+        if place is None or place.ownership is None:
+            return None
+        return place.ownership.assembler.standing(trace_id)

@@ -1,0 +1,19 @@
+"""Picks the kernel, once: native where it was built; pure where it was not, or where SPANLOOM_PURE=1 asks for it."""
+
+import importlib.util
+import os
+
+from spanloom.core._pure import hashes as pure_hashes
+from spanloom.core._pure.assembler import Assembler
+from spanloom.core._pure.wire import ScannedSpan, Split, scan, split_by_trace
+from spanloom.core.partitioning import PartitionHashes
+
+__all__ = ["KERNEL", "Assembler", "ScannedSpan", "Split", "hashes", "scan", "split_by_trace"]
+
+KERNEL = "pure"
+hashes: PartitionHashes = pure_hashes
+if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom._native.hashes"):
+    from spanloom._native import hashes as native_hashes
+
+    KERNEL = "native"
+    hashes = native_hashes

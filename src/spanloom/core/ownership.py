@@ -1,0 +1,317 @@
+"""One assignment of one partition: what its owner may do, and what the ledger makes it do.
+
+    RECALLING  the ledger is read from where the last commit points, to its end      -> FENCING
+    FENCING    our FENCE is appended; read on until a FENCE of that epoch comes back  -> OWNING, or FENCING again
+    OWNING     records may be fed; what we read back takes effect                     -> LOST
+    LOST       a newer FENCE was read: nothing may be done any more
+
+The owner acts on what it reads back, never on what it sent (design, section 6). An instance is used for one assignment
+and thrown away; after any doubt about a ledger write a new one takes its place, with a higher epoch.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from spanloom.core.assembly import TALLY_FIELDS, Harvest, Limits, Position, Tally
+from spanloom.core.kernel import Assembler
+from spanloom.core.ledger import (
+    Checkpoint,
+    Config,
+    Decide,
+    Entry,
+    Fence,
+    Rate,
+    Skip,
+    Tick,
+    decode,
+    decode_decisions,
+    encode,
+)
+from spanloom.core.sampling.policies import PolicySet, policies_from_body
+from spanloom.errors import DecodeError, Fenced
+from spanloom.model import SPANS, Committed, Fragment, LedgerRecord, Record
+
+METADATA_VERSION = 1
+# version, stream time, last timestamp, ledger position and its epoch, then the tally
+_METADATA = struct.Struct(f"<BQqQQ{len(TALLY_FIELDS)}Q")
+
+
+class Phase(Enum):
+    """Where an assignment stands."""
+
+    RECALLING = "recalling"
+    FENCING = "fencing"
+    OWNING = "owning"
+    LOST = "lost"
+
+
+class Foothold(NamedTuple):
+    """A ledger position to read from, and the epoch in force before it."""
+
+    position: int
+    epoch: int
+
+
+class _Needed(NamedTuple):
+    """A ledger record that a recovery must read while the spans up to `cut` may be fed or the trace is remembered."""
+
+    foothold: Foothold
+    cut: int
+    stream_ns: int
+
+
+def decode_metadata(committed: Committed, *, partition: int) -> tuple[Position, Foothold]:
+    """What a commit says. Raises DecodeError: a commit of another format must not be guessed at."""
+    if not committed.metadata:
+        return Position(committed.offset, 0, -1, Tally()), Foothold(0, 0)
+    version = committed.metadata[0]
+    if version != METADATA_VERSION or len(committed.metadata) != _METADATA.size:
+        raise DecodeError(
+            "metadata",
+            f"commit metadata of version {METADATA_VERSION}, {_METADATA.size} bytes",
+            f"version {version}, {len(committed.metadata)} bytes",
+            topic=SPANS,
+            partition=partition,
+            offset=committed.offset,
+        )
+    _, stream_ns, last_ns, position, epoch, *counts = _METADATA.unpack(committed.metadata)
+    return Position(committed.offset, stream_ns, last_ns, Tally(*counts)), Foothold(position, epoch)
+
+
+class Ownership:
+    """The state of one assignment. `owner` is a uuid of its own."""
+
+    def __init__(
+        self, partition: int, committed: Committed, assembler: Assembler, *, owner: bytes, limits: Limits
+    ) -> None:
+        self.partition = partition
+        self.phase = Phase.RECALLING
+        self.assembler = assembler
+        self.policies: PolicySet | None = None  # what the ledger says
+        self._policy_names: dict[int, tuple[str, ...]] = {}  # by version
+        self._limits = limits
+        self._owner = owner
+        start, self.recall_from = decode_metadata(committed, partition=partition)
+        self._epoch = self._own_epoch = self.recall_from.epoch
+        self._offset = start.offset  # the next to be fed
+        self._start = start.offset
+        self._ticks: deque[Tick] = deque()  # to be applied in replay, in ledger order
+        self._skips: set[int] = set()
+        self._needed: deque[_Needed] = deque()
+        self._config = self._checkpoint = self.recall_from
+        self._appended = self._read_back = 0  # records of ours
+        assembler.restore(start)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in force as far as the ledger was read."""
+        return self._epoch
+
+    @property
+    def offset(self) -> int:
+        """The next offset to be fed."""
+        return self._offset
+
+    @property
+    def unsettled(self) -> int:
+        """Ledger records appended and not read back."""
+        return self._appended - self._read_back
+
+    @property
+    def is_settled(self) -> bool:
+        """All that was appended is read back."""
+        return self._read_back == self._appended
+
+    # The ledger, as it is read.
+
+    def fence(self) -> bytes:
+        """The ledger is read to its end: the FENCE to append next, with an epoch above all that was seen."""
+        assert self.phase in (Phase.RECALLING, Phase.FENCING), self.phase
+        self.phase = Phase.FENCING
+        self._own_epoch = self._epoch + 1
+        return encode(self.partition, self._own_epoch, Fence(self._owner, self._start))
+
+    @property
+    def is_outbid(self) -> bool:
+        """Somebody else's FENCE of our epoch came first: fence again."""
+        return self.phase is Phase.FENCING and self._epoch >= self._own_epoch
+
+    def read_back(self, record: LedgerRecord) -> tuple[Fragment, ...]:
+        """Take in the next ledger record; gives the fragments that may now be stored.
+
+        Raises Fenced when a newer owner's FENCE is read, DecodeError where the ledger cannot be read.
+        """
+        epoch, entry = decode(record.body, partition=self.partition, position=record.position)
+        before = Foothold(record.position, self._epoch)
+        if isinstance(entry, Fence):
+            self._read_fence(epoch, entry)
+            return ()
+        if epoch > self._epoch and self.phase is not Phase.OWNING:
+            self._epoch = epoch  # its FENCE lies before where we began to read
+        if epoch != self._epoch:
+            return ()
+        self._note_need(before, entry)
+        if self.phase is Phase.OWNING:
+            self._read_back += 1
+            return self._take_effect(entry)
+        self._recall(entry)
+        return ()
+
+    def _take_effect(self, entry: Entry) -> tuple[Fragment, ...]:
+        """A record of our own has come back."""
+        match entry:
+            case Decide():
+                return self.assembler.confirm(entry.count)
+            case Skip(offset):
+                self.assembler.skipped(offset)
+        return ()
+
+    def _read_fence(self, epoch: int, fence: Fence) -> None:
+        if epoch <= self._epoch:
+            return  # stale, or second of its epoch
+        self._epoch = epoch
+        if self.phase is Phase.FENCING and epoch == self._own_epoch and fence.owner == self._owner:
+            self.phase = Phase.OWNING
+        elif self.phase is Phase.OWNING:
+            self.phase = Phase.LOST
+            raise Fenced(f"partition {self.partition}: epoch {epoch} has begun, ours was {self._own_epoch}")
+
+    def _recall(self, entry: Entry) -> None:
+        match entry:
+            case Decide(entries):
+                self.assembler.recall(entries)
+            case Tick(offset):
+                if offset >= self._start:
+                    self._ticks.append(entry)
+            case Skip(offset):
+                self._skips.add(offset)
+            case Config(_, version, body):
+                self._adopt(policies_from_body(body, version=version))
+            case Checkpoint(_, _, sampler):
+                self.assembler.restore_sampler(sampler)
+            case Rate() | Fence():
+                pass
+
+    def _note_need(self, foothold: Foothold, entry: Entry) -> None:
+        """Keep in mind up to when a recovery has to read this record."""
+        match entry:
+            case Decide() if self.phase is Phase.OWNING:  # a bound that costs nothing: we have read no further
+                self._needed.append(_Needed(foothold, self._offset, self.assembler.stream_ns))
+            case Decide(entries):
+                cut = stream_ns = 0
+                for decision in decode_decisions(entries):
+                    cut, stream_ns = max(cut, decision.cut), max(stream_ns, decision.stream_ns)
+                self._needed.append(_Needed(foothold, cut, stream_ns))
+            case Tick(offset) | Skip(offset):
+                self._needed.append(_Needed(foothold, offset, 0))
+            case Config():
+                self._config = foothold
+            case Checkpoint():
+                self._checkpoint = self._config  # from its CONFIG on, a fold needs nothing older
+            case Rate() | Fence():
+                pass
+
+    def _adopt(self, policies: PolicySet) -> None:
+        self.policies = policies
+        self._policy_names[policies.version] = tuple(policy.name for policy in policies.policies)
+        self.assembler.configure(policies)
+
+    def policy_names(self, version: int) -> tuple[str, ...]:
+        """The names a decision's policy index and votes refer to; empty where the version was not seen."""
+        return self._policy_names.get(version, ())
+
+    # What to append.
+
+    def _encode(self, entries: Iterable[Entry]) -> list[bytes]:
+        assert self.phase is Phase.OWNING, self.phase
+        bodies = [encode(self.partition, self._own_epoch, entry) for entry in entries]
+        self._appended += len(bodies)
+        return bodies
+
+    def decide(self, harvest: Harvest) -> list[bytes]:
+        """The DECIDE records of a harvest."""
+        return self._encode(Decide(entries) for entries in harvest.decisions)
+
+    def tick(self, stream_ns: int) -> list[bytes]:
+        """A TICK here and now; advance only once it is read back."""
+        return self._encode([Tick(self._offset, stream_ns)])
+
+    def skip(self, offset: int, reason: str) -> list[bytes]:
+        """The record at *offset* is in the dead letters."""
+        return self._encode([Skip(offset, reason)])
+
+    def checkpoint(self, policies: PolicySet) -> list[bytes]:
+        """CONFIG and CHECKPOINT: judge by *policies* from here on, and let a fold begin here."""
+        self._adopt(policies)
+        safe = self.assembler.safe_position()
+        state = self.assembler.sampler_state()
+        return self._encode(
+            [Config(self._offset, policies.version, policies.body), Checkpoint(safe.offset, safe.tally, state)]
+        )
+
+    # Records, as they are fed.
+
+    def feed(self, records: Sequence[Record]) -> Harvest:
+        """Feed records, and in replay apply each TICK and SKIP where it stood."""
+        harvest = Harvest()
+        at = 0
+        while at < len(records):
+            harvest += self._apply_ticks(records[at].offset)
+            if records[at].offset in self._skips:
+                self._skips.discard(records[at].offset)
+                stop = at + 1
+                harvest += self.assembler.skip(records[at])
+            else:
+                stop = self._run(records, at)
+                harvest += self.assembler.feed(records[at:stop])
+            at = stop
+            self._offset = records[at - 1].offset + 1
+        return harvest + self._apply_ticks(self._offset)
+
+    def _run(self, records: Sequence[Record], at: int) -> int:
+        """Where the run of records from *at* ends that no TICK or SKIP interrupts; one record at least."""
+        if not self._ticks and not self._skips:
+            return len(records)
+        stop = at + 1
+        while stop < len(records):
+            offset = records[stop].offset
+            if offset in self._skips or (self._ticks and self._ticks[0].offset <= offset):
+                break
+            stop += 1
+        return stop
+
+    def _apply_ticks(self, offset: int) -> Harvest:
+        """Apply those that stood before the record at *offset*."""
+        harvest = Harvest()
+        while self._ticks and self._ticks[0].offset <= offset:
+            harvest += self.assembler.advance(self._ticks.popleft().stream_ns)
+        return harvest
+
+    def advance(self, stream_ns: int) -> Harvest:
+        """Our TICK is read back: it takes effect."""
+        assert self.is_settled, "a TICK takes effect once it is read back"
+        return self.assembler.advance(stream_ns)
+
+    def jump(self, offset: int) -> Harvest:
+        """Go on from *offset*: the records before it are deleted."""
+        harvest = self.assembler.jump(offset)
+        self._offset = offset
+        return harvest
+
+    # Commit.
+
+    def commit(self) -> Committed:
+        """The safe offset, with all that a recovery from there needs."""
+        safe = self.assembler.safe_position()
+        horizon = safe.stream_ns - self._limits.remember_ns
+        while self._needed and self._needed[0].cut < safe.offset and self._needed[0].stream_ns < horizon:
+            self._needed.popleft()
+        first = self._needed[0].foothold if self._needed else self._checkpoint
+        ledger = min(first, self._checkpoint)
+        metadata = _METADATA.pack(
+            METADATA_VERSION, safe.stream_ns, safe.last_timestamp_ns, *ledger, *safe.tally.values()
+        )
+        return Committed(safe.offset, metadata)
