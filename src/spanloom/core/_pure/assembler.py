@@ -367,7 +367,8 @@ class Assembler:
         for key in done:
             decision, gathering = self._rebuilding.pop(key)
             if decision.verdict is not Verdict.DROP:
-                self._rebuilt.append(self._hand_out(decision, gathering))
+                whole = replace(decision, identities=tuple(gathering.identities))
+                self._rebuilt.append(self._hand_out(whole, gathering))
 
     def _hand_out(self, decision: Decision, gathering: Gathering) -> Fragment:
         self._storing[decision.trace_id, decision.first] = gathering
