@@ -4,7 +4,7 @@ Every method may be cancelled; one that was cancelled may or may not have been a
 its reader removes repeats, so the answer to doubt is always to do it again.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from spanloom.errors import StoreRejected
@@ -119,6 +119,22 @@ class Cache(Protocol):
 
     async def delete(self, key: str) -> None:
         """Forget the key. Raises CacheUnavailable."""
+
+
+class Retention(Protocol):
+    """What the embedded deployment deletes by itself, and a cluster's servers do for it."""
+
+    async def trim_log(self, *, older_than_ms: int, below: Mapping[int, int]) -> int:
+        """Delete records of `spans` older than that (unix ms), and over the disk cap those below *below*; how many."""
+
+    async def trim_ledger(self, before_position: Mapping[int, int]) -> int:
+        """Delete each partition's ledger records before that position; how many."""
+
+    async def trim_topic(self, topic: str, *, older_than_ms: int) -> int:
+        """Delete messages older than that (unix ms); how many."""
+
+    async def drop_days_before(self, day: str) -> Sequence[str]:
+        """Delete the stored traces of every day (YYYY.MM.DD) before *day*; which days went."""
 
 
 class IntakeDoor(Protocol):

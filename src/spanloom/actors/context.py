@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import trio
 
 from spanloom.core.assembly import AssemblerStatistics, Limits
-from spanloom.core.ownership import Ownership, Phase
+from spanloom.core.ownership import Ownership, Phase, decode_metadata
 from spanloom.core.partitioning import partition_of
-from spanloom.interfaces import Ledger, Outlet, SpanLog, SpanSource, TraceStore
+from spanloom.interfaces import Cache, Ledger, Outlet, SpanLog, SpanSource, TraceStore
+from spanloom.model import Committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,10 @@ class World:
     ledger: Ledger
     store: TraceStore
     outlet: Outlet
+    cache: Cache
     uuid: Callable[[], bytes]  # 16 bytes, new each time
     random: Callable[[], float]  # in [0, 1), for back-off
+    unix_s: Callable[[], float]  # wall clock: for retention only, no verdict reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class PartitionStatistics:
     phase: Phase
     epoch: int
     committed: int
+    end: int  # of the log, about a second old
+    ledger_needed: int  # the ledger position a recovery reads from
     assignments: int  # since the process started
     assembler: AssemblerStatistics
 
@@ -55,7 +60,7 @@ class PartitionStatistics:
 @dataclass(slots=True)
 class _Place:
     ownership: Ownership | None = None
-    committed: int = 0
+    committed: Committed = Committed(0, b"")
     assignments: int = 0
 
 
@@ -67,17 +72,18 @@ class Board:
     draining: trio.Event = field(
         default_factory=trio.Event
     )  # set: stop reading, finish what is decided, commit, return
+    ends: dict[int, int] = field(default_factory=dict)  # of the log, by partition; about a second old
     _places: dict[int, _Place] = field(default_factory=dict)
 
-    def assigned(self, partition: int, ownership: Ownership, committed: int) -> None:
+    def assigned(self, partition: int, ownership: Ownership, committed: Committed) -> None:
         """A new assignment begins."""
         place = self._places.setdefault(partition, _Place())
         place.ownership, place.committed = ownership, committed
         place.assignments += 1
 
-    def committed(self, partition: int, offset: int) -> None:
+    def committed(self, partition: int, committed: Committed) -> None:
         """A commit has succeeded."""
-        self._places[partition].committed = offset
+        self._places[partition].committed = committed
 
     def statistics(self) -> tuple[PartitionStatistics, ...]:
         """Of every partition that was ever assigned here, in order."""
@@ -86,7 +92,9 @@ class Board:
                 partition,
                 place.ownership.phase,
                 place.ownership.epoch,
-                place.committed,
+                place.committed.offset,
+                self.ends.get(partition, 0),
+                decode_metadata(place.committed, partition=partition)[1].position,
                 place.assignments,
                 place.ownership.assembler.statistics(),
             )

@@ -83,7 +83,7 @@ async def _own(partition: int, world: World, settings: PartitionSettings, board:
     assembler = kernel.Assembler(settings.limits, partition=partition, partition_count=board.partition_count)
     committed = await world.source.committed(partition)
     ownership = Ownership(partition, committed, assembler, owner=world.uuid(), limits=settings.limits)
-    board.assigned(partition, ownership, committed.offset)
+    board.assigned(partition, ownership, committed)
     assignment = Assignment(partition, world, settings, board, ownership)
     reader = await world.ledger.read(partition, ownership.recall_from.position)
     try:
@@ -162,7 +162,7 @@ async def _commit(assignment: Assignment) -> None:
     await patiently(
         lambda: world.source.commit(partition, committed), draw=world.random, partition=partition, what="commit"
     )
-    assignment.board.committed(assignment.partition, committed.offset)
+    assignment.board.committed(partition, committed)
 
 
 # Reading.

@@ -13,9 +13,10 @@ import trio
 from spanloom.actors.context import World
 from spanloom.actors.patience import patiently
 from spanloom.core.document import build_document
-from spanloom.errors import StoreRejected
+from spanloom.errors import CacheUnavailable, StoreRejected
 from spanloom.model import (
     DEAD_LETTERS,
+    FLAG_LATE,
     SAMPLING_DECISIONS,
     SPANS,
     TRACES_COMPLETE,
@@ -65,9 +66,20 @@ async def write_bulk(
         if document.id in refused:
             await _dead_letter(document, refused[document.id], world, partition=partition)
     stored = [document for document in documents if document.id not in refused]
+    await _uncache(bulk, world)
     await _tell(TRACES_COMPLETE, [_complete(document) for document in stored], world, partition=partition)
     await _tell(SAMPLING_DECISIONS, [_decision(document) for document in stored], world, partition=partition)
     return ["dead_lettered" if document.id in refused else "stored" for document in documents]
+
+
+async def _uncache(bulk: Sequence[Fragment], world: World) -> None:
+    """A trace with a new fragment is no longer what was cached of it. Best effort: an entry dies by itself soon."""
+    for fragment in bulk:
+        if fragment.decision.flags & FLAG_LATE:
+            try:
+                await world.cache.delete(f"trace:{fragment.decision.trace_id.hex()}")
+            except CacheUnavailable:
+                return
 
 
 async def _tell(topic: str, messages: list[Message], world: World, *, partition: int) -> None:
