@@ -13,6 +13,7 @@ everything else ends.
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -263,15 +264,18 @@ def _samples(node: Node) -> Iterator[Sample]:
         yield Sample("spanloom_traces_remembered", assembler.remembered, label)
         yield Sample("spanloom_undecided_bytes", assembler.undecided_bytes, label)
         yield Sample("spanloom_lag_records", max(0, p.end - assembler.offset), label)
+        yield Sample("spanloom_ledger_appends_total", p.ledger_appends, label)
+    yield Sample("spanloom_store_writes_total", sum(p.documents_stored for p in statistics.partitions))
+    yield Sample("spanloom_store_rejected_total", sum(p.documents_rejected for p in statistics.partitions))
     for child, count in statistics.restarts.items():
         yield Sample("spanloom_actor_restarts_total", count, {"child": child})
     for outcome, count in (("accepted", statistics.intake.accepted), ("rejected", statistics.intake.rejected)):
         yield Sample("spanloom_intake_spans_total", count, {"outcome": outcome})
     for outcome, count in (("accepted", statistics.intake.requests), ("refused", statistics.intake.refused)):
         yield Sample("spanloom_intake_requests_total", count, {"outcome": outcome})
-    for router in node.routers:
-        for (route, status), count in router.statistics().items():
-            yield Sample("spanloom_http_responses_total", count, {"route": route, "status": str(status)})
+    answers = sum((Counter(router.statistics()) for router in node.routers), Counter[tuple[str, int]]())
+    for (route, status), count in answers.items():
+        yield Sample("spanloom_http_responses_total", count, {"route": route, "status": str(status)})
     yield Sample("spanloom_http_connections_open", node.counters.connections_open)
     yield Sample("spanloom_http_connections_total", node.counters.connections)
     yield Sample("spanloom_http_refused_total", node.counters.refused)

@@ -1,6 +1,6 @@
 """The partition actor over the memory adapters: what it stores, commits and survives."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -11,13 +11,13 @@ import trio.testing
 from spanloom.actors.context import Board, PartitionSettings, World
 from spanloom.actors.partition import run_partition
 from spanloom.actors.supervisor import ChildSpec, supervise
-from spanloom.adapters.memory import MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
+from spanloom.adapters.memory import MemoryCache, MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
 from spanloom.core.assembly import Limits
 from spanloom.core.partitioning import partition_of
 from spanloom.core.restart import RestartBudget
-from spanloom.errors import LedgerUnavailable, OutletUnavailable, StoreUnavailable
-from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SAMPLING_DECISIONS, TRACES_COMPLETE, Message
-from tests.spans import Sp, trace_id, traces_data
+from spanloom.errors import LedgerUnavailable, OutletUnavailable, StoreRejected, StoreUnavailable
+from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SAMPLING_DECISIONS, TRACES_COMPLETE, Document, Message
+from tests.spans import T0_MS, Sp, trace_id, traces_data
 
 KEEP_ALL = ({"name": "all", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 100}},)
 
@@ -53,8 +53,10 @@ class Town:
             ledger=self.ledger,
             store=self.store,
             outlet=self.outlet,
+            cache=MemoryCache(),
             uuid=lambda: next(numbers).to_bytes(16, "big"),
             random=lambda: 0.5,
+            unix_s=lambda: T0_MS / 1000,
         )
 
     def child(self, partition: int) -> ChildSpec:
@@ -208,3 +210,27 @@ async def test_too_many_undecided_bytes_are_decided_early(autojump_clock: trio.t
         (statistics,) = town.board.statistics()
     assert statistics.assembler.triggers[4] > 10
     assert statistics.assembler.undecided_bytes <= 400
+
+
+async def test_a_document_the_store_refuses_is_dead_lettered(autojump_clock: trio.testing.MockClock) -> None:
+    """What the store will never take goes to the dead letters, counted as such, and holds nothing up."""
+
+    class PickyStore(MemoryStore):
+        async def write(self, documents: Sequence[Document]) -> Sequence[StoreRejected]:
+            good = [document for document in documents if document.trace_id != trace_id(1).hex()]
+            await super().write(good)
+            return [StoreRejected(document.id, "not today") for document in documents if document not in good]
+
+    town = Town()
+    town.store = PickyStore()
+    town.world = replace(town.world, store=town.store)
+    async with town.at_work():
+        await town.send(Sp(1, 1), Sp(2, 1))
+        await eventually(lambda: _holds(town, {2: 1}))
+        await trio.sleep(2)
+        (statistics,) = town.board.statistics()
+    (letter,) = await town.outlet.read(DEAD_LETTERS, 0, 10)
+    assert dict(letter.headers)["reason"] == b"store: not today"
+    assert (letter.key, letter.value) == (trace_id(1).hex().encode(), traces_data([Sp(1, 1)]))
+    tally = statistics.assembler.tally
+    assert (tally.stored, tally.dead_lettered, statistics.committed) == (1, 1, 2)

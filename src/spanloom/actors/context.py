@@ -53,7 +53,10 @@ class PartitionStatistics:
     committed: int
     end: int  # of the log, about a second old
     ledger_needed: int  # the ledger position a recovery reads from
-    assignments: int  # since the process started
+    assignments: int  # this and those below: since the process started
+    ledger_appends: int  # records
+    documents_stored: int
+    documents_rejected: int
     assembler: AssemblerStatistics
 
 
@@ -62,6 +65,9 @@ class _Place:
     ownership: Ownership | None = None
     committed: Committed = Committed(0, b"")
     assignments: int = 0
+    ledger_appends: int = 0
+    documents_stored: int = 0
+    documents_rejected: int = 0
 
 
 @dataclass(slots=True)
@@ -85,6 +91,15 @@ class Board:
         """A commit has succeeded."""
         self._places[partition].committed = committed
 
+    def appended(self, partition: int, records: int) -> None:
+        """Ledger records were appended."""
+        self._places[partition].ledger_appends += records
+
+    def wrote(self, partition: int, *, stored: int, rejected: int) -> None:
+        """The store has answered for a bulk."""
+        self._places[partition].documents_stored += stored
+        self._places[partition].documents_rejected += rejected
+
     def statistics(self) -> tuple[PartitionStatistics, ...]:
         """Of every partition that was ever assigned here, in order."""
         return tuple(
@@ -96,6 +111,9 @@ class Board:
                 self.ends.get(partition, 0),
                 decode_metadata(place.committed, partition=partition)[1].position,
                 place.assignments,
+                place.ledger_appends,
+                place.documents_stored,
+                place.documents_rejected,
                 place.ownership.assembler.statistics(),
             )
             for partition, place in sorted(self._places.items())

@@ -148,6 +148,8 @@ async def _store(assignment: Assignment, fragments: trio.MemoryReceiveChannel[Fr
         )
         for fragment, outcome in zip(bulk, outcomes, strict=True):
             ownership.assembler.resolve(fragment.decision, outcome)
+        stored = outcomes.count("stored")
+        assignment.board.wrote(assignment.partition, stored=stored, rejected=len(outcomes) - stored)
         assignment.changed.unpark_all()
 
 
@@ -299,6 +301,7 @@ async def _append(assignment: Assignment, bodies: list[bytes]) -> None:
     """Append to the ledger. A failure leaves the outcome unknown: the assignment ends, a new one fences and looks."""
     if bodies:
         await assignment.world.ledger.append(assignment.partition, bodies)
+        assignment.board.appended(assignment.partition, len(bodies))
 
 
 async def _dead_letter(assignment: Assignment, reject: Reject) -> None:

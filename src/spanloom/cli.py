@@ -1,0 +1,105 @@
+"""The `spanloom` command: flags in, exit codes out. Each subcommand imports what it needs when it runs.
+
+    0  done
+    1  something failed that nobody foresaw, or a crash that restarts did not mend
+    2  the operator must act: a flag, a key, a port, a folder (one line says which)
+    3  the data folder is damaged
+    4  what was asked for is not there: no such trace, nobody answers at the URL
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from spanloom.errors import ConfigError, DataCorrupted, SpanloomError, Unavailable
+
+EXIT_FAILED, EXIT_CONFIG, EXIT_DAMAGED, EXIT_ABSENT = 1, 2, 3, 4
+QUERY_URL = "http://127.0.0.1:16686"
+INTAKE_URL = "http://127.0.0.1:4318/v1/traces"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; gives the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as exc:  # the outermost line: whatever arrives here ends the process
+        return _complain(exc)
+
+
+def _complain(exc: Exception) -> int:
+    """One clear line for what was foreseen, a traceback for what was not."""
+    leaf = _leaf(exc)
+    match leaf:
+        case ConfigError():
+            code = EXIT_CONFIG
+        case DataCorrupted():
+            code = EXIT_DAMAGED
+        case Unavailable():
+            code = EXIT_ABSENT
+        case _:
+            code = EXIT_FAILED
+    if not isinstance(leaf, SpanloomError):
+        traceback.print_exception(exc)
+    print(f"spanloom: {leaf or type(leaf).__name__}", file=sys.stderr)
+    return code
+
+
+def _leaf(exc: BaseException) -> BaseException:
+    """What really happened, inside nested groups and behind an escalation; one of ours if there is one."""
+    if isinstance(exc, BaseExceptionGroup):
+        leaves = [_leaf(inner) for inner in exc.exceptions]
+        ours = [leaf for leaf in leaves if isinstance(leaf, SpanloomError)]
+        return (ours or leaves)[0]
+    if isinstance(exc, SpanloomError) and exc.__cause__ is not None:
+        cause = _leaf(exc.__cause__)
+        if isinstance(cause, DataCorrupted | ConfigError):
+            return cause
+    return exc
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spanloom",
+        description="Reads spans, assembles traces, keeps those worth keeping and answers queries.",
+        epilog="exit codes: 0 done, 1 failed, 2 configuration, 3 damaged data folder, 4 not there",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"spanloom {version('spanloom')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", _run, "all roles in one process, on one data folder")
+    _add_config_flags(run)
+
+    demo = _command(commands, "demo", _demo, "run, with seeded traffic and a live table")
+    demo.add_argument("--spans", type=int, default=60_000, help="different spans to send (default %(default)s)")
+    demo.add_argument("--rate", type=float, default=3_000, help="spans a second (default %(default)s)")
+    demo.add_argument("--seed", type=int, default=1, help="of the traffic (default %(default)s)")
+    demo.add_argument("--exit", action="store_true", help="end when the traces are there, instead of serving on")
+    _add_config_flags(demo)
+
+    load = _command(commands, "loadgen", _loadgen, "send seeded, realistic spans over OTLP/HTTP")
+    load.add_argument("--url", default=INTAKE_URL, help="where to (default %(default)s)")
+    load.add_argument("--spans", type=int, default=100_000, help="different spans (default %(default)s)")
+    load.add_argument("--rate", type=float, help="spans a second (default: as fast as it goes)")
+    load.add_argument("--seed", type=int, default=1, help="same seed, same spans (default %(default)s)")
+    load.add_argument("--services", type=int, default=30, help="default %(default)s")
+    load.add_argument("--connections", type=int, default=4, help="default %(default)s")
+    load.add_argument("--gzip", action="store_true", help="compress requests")
+    load.add_argument("--record", type=Path, help="write down what was sent and acknowledged: a new file")
+
+    trace = _command(commands, "trace", _trace, "show a trace as a waterfall")
+    trace.add_argument("id", help="trace id: hex digits, or any text a sender used")
+    trace.add_argument("--url", default=QUERY_URL, help="of the query service (default %(default)s)")
+
+    for name, function, text in (
+        ("check-config", _check_config, "say whether the configuration is good"),
+        ("explain-config", _explain_config, "every value, and where it came from"),
+    ):
+        _add_config_flags(_command(commands, name, function, text))
+    return parser
