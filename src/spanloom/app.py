@@ -86,9 +86,7 @@ class _Embedded:
 @contextmanager
 def _open_embedded(config: Config) -> Iterator[_Embedded]:
     data = config.data
-    folder = DataFolder.open(
-        Path(data.folder), partition_count=data.partitions, durability=Durability(data.durability)
-    )
+    folder = DataFolder.open(Path(data.folder), partition_count=data.partitions, durability=Durability(data.durability))
     try:
         ledger = SqliteLedger(folder)
         log_ = SqliteLog(folder, ledger, log_bytes_max=data.log_bytes_max)
@@ -255,7 +253,15 @@ def _samples(node: Node) -> Iterator[Sample]:
     for p in statistics.partitions:
         label, assembler = {"partition": str(p.partition)}, p.assembler
         tally = assembler.tally
-        for outcome in ("received", "stored", "duplicate", "moved", "dead_lettered", "lost_to_retention", "conflicting"):
+        for outcome in (
+            "received",
+            "stored",
+            "duplicate",
+            "moved",
+            "dead_lettered",
+            "lost_to_retention",
+            "conflicting",
+        ):
             yield Sample(f"spanloom_spans_{outcome}_total", getattr(tally, outcome), label)
         for reason in ("not_sampled", "late", "pressure"):
             yield Sample("spanloom_spans_dropped_total", getattr(tally, reason), {**label, "reason": reason})

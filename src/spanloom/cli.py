@@ -1,10 +1,10 @@
 """The `spanloom` command: flags in, exit codes out. Each subcommand imports what it needs when it runs.
 
-    0  done
-    1  something failed that nobody foresaw, or a crash that restarts did not mend
-    2  the operator must act: a flag, a key, a port, a folder (one line says which)
-    3  the data folder is damaged
-    4  what was asked for is not there: no such trace, nobody answers at the URL
+0  done
+1  something failed that nobody foresaw, or a crash that restarts did not mend
+2  the operator must act: a flag, a key, a port, a folder (one line says which)
+3  the data folder is damaged
+4  what was asked for is not there: no such trace, nobody answers at the URL
 """
 
 import argparse

@@ -62,9 +62,9 @@ async def write_bulk(
         lambda: world.store.write(documents), draw=world.random, partition=partition, what="store"
     )
     refused = {refusal.document_id: refusal for refusal in refusals}
-    for document in documents:
+    for fragment, document in zip(bulk, documents, strict=True):
         if document.id in refused:
-            await _dead_letter(document, refused[document.id], world, partition=partition)
+            await _dead_letter(fragment, refused[document.id], world, partition=partition)
     stored = [document for document in documents if document.id not in refused]
     await _uncache(bulk, world)
     await _tell(TRACES_COMPLETE, [_complete(document) for document in stored], world, partition=partition)
@@ -89,17 +89,16 @@ async def _tell(topic: str, messages: list[Message], world: World, *, partition:
         )
 
 
-async def _dead_letter(document: Document, refusal: StoreRejected, world: World, *, partition: int) -> None:
-    log.error("dead letter", trace_id=document.trace_id, document=document.id, reason=refusal.reason)
+async def _dead_letter(fragment: Fragment, refusal: StoreRejected, world: World, *, partition: int) -> None:
+    trace_id, first = fragment.decision.trace_id.hex(), fragment.decision.first
+    log.error("dead letter", trace_id=trace_id, document=refusal.document_id, reason=refusal.reason)
     headers = (
         ("reason", f"store: {refusal.reason}".encode()),
         ("source-topic", SPANS.encode()),
         ("source-partition", str(partition).encode()),
-        ("source-offset", str(document.verdict["first_offset"]).encode()),
+        ("source-offset", str(first).encode()),
     )
-    await _tell(
-        DEAD_LETTERS, [Message(document.trace_id.encode(), document.spans, headers)], world, partition=partition
-    )
+    await _tell(DEAD_LETTERS, [Message(trace_id.encode(), fragment.spans, headers)], world, partition=partition)
 
 
 def _complete(document: Document) -> Message:

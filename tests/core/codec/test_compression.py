@@ -80,9 +80,8 @@ def test_no_encoding_is_no_change() -> None:
     assert decompress(b"as it is", " Identity ", size_max=1) == b"as it is"
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "\n"])
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip"])
 def test_an_encoding_we_do_not_read_is_named(encoding: str) -> None:
     """The error lists what is read."""
-    if encoding.strip():
-        with pytest.raises(DecodeError, match="content_encoding: expected gzip, x-gzip, zstd"):
-            decompress(b"x", encoding, size_max=1)
+    with pytest.raises(DecodeError, match="content_encoding: expected gzip, x-gzip, zstd"):
+        decompress(b"x", encoding, size_max=1)
