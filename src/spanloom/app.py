@@ -1,4 +1,4 @@
-"""Composition root: the embedded deployment, every role in one process. The only module that knows both actors and adapters.
+"""Composition root: the embedded deployment, every role in one process. It alone knows both actors and adapters.
 
     root
      |- partitions   one_for_one: partition-0, partition-1, ...
@@ -6,18 +6,18 @@
      |- query        HTTP: traces, health, metrics, web page
      '- house        lag, retention
 
-Told to stop, it goes the way of the spans: the intake ends first, the partitions finish what is decided and commit, then
-everything else ends.
+Told to stop, it goes the way of the spans: the intake ends first, the partitions finish what is decided and commit,
+then everything else ends.
 """
 
 import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 import structlog
 import trio
@@ -43,8 +43,6 @@ from spanloom.query.ui import ui_routes
 from spanloom.query.v1 import query_routes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-Start = Callable[..., Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class _Embedded:
 @contextmanager
 def _open_embedded(config: Config) -> Iterator[_Embedded]:
     data = config.data
-    folder = DataFolder.open(Path(data.folder), partition_count=data.partitions, durability=Durability(data.durability))
+    folder = DataFolder.open(data.folder, partition_count=data.partitions, durability=Durability(data.durability))
     try:
         ledger = SqliteLedger(folder)
         log_ = SqliteLog(folder, ledger, log_bytes_max=data.log_bytes_max)
@@ -130,13 +128,14 @@ class Node:
     ports: dict[str, int] = field(default_factory=dict)  # `intake`, `query`: where they really listen
     counters: HttpCounters = field(default_factory=HttpCounters)
     routers: list[Router] = field(default_factory=list)
-    _stopping: trio.Event = field(default_factory=trio.Event)
-    _drained: trio.Event = field(default_factory=trio.Event)
-    _intake_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    stopping: trio.Event = field(default_factory=trio.Event)
+    drained: trio.Event = field(default_factory=trio.Event)
+    stopped: trio.Event = field(default_factory=trio.Event)
+    servers: dict[str, trio.CancelScope] = field(default_factory=dict)
 
     def stop(self) -> None:
         """Begin to stop. May be called again, and from a signal's task."""
-        self._stopping.set()
+        self.stopping.set()
 
     def statistics(self) -> NodeStatistics:
         """A look at everything."""
@@ -180,71 +179,64 @@ async def run_node(config: Config, *, task_status: trio.TaskStatus[Node] = trio.
         node = Node(config, board, intake, budgets)
         async with trio.open_nursery() as nursery:
             await nursery.start(supervise, _children(node, world, parts), budgets[0])
-            while not board.is_ready():
-                await trio.sleep(0.01)
+            await board.ready.wait()
             log.info("ready", folder=config.data.folder, ports=node.ports, partitions=board.partition_count)
             task_status.started(node)
-            await node._stopping.wait()
+            await node.stopping.wait()
             await _drain(node)
             nursery.cancel_scope.cancel()
+    node.stopped.set()
 
 
 async def _drain(node: Node) -> None:
     """Take nothing more in; let the partitions finish what is decided, within the grace."""
     log.info("draining", grace_s=node.config.drain_s)
-    node._intake_scope.cancel()
+    node.servers["intake"].cancel()
     node.board.draining.set()
     with trio.move_on_after(node.config.drain_s) as grace:
-        await node._drained.wait()
+        await node.drained.wait()
     log.info("drained", whole=not grace.cancelled_caught)
 
 
 def _children(node: Node, world: World, parts: _Embedded) -> list[ChildSpec]:
     config, board = node.config, node.board
-    http = config.http
-    limits = HttpLimits(body_bytes_max=http.body_bytes_max, connections_max=http.connections_max, idle_s=http.idle_s)
-    settings = partition_settings(config)
     retention = RetentionSettings(log_s=config.data.log_retention_s, store_s=config.data.store_retention_s)
     health = health_routes(unready=node.unready, metrics=node.metrics)
     reader = TraceReader(world.store, world.cache, board, random=random.random)
     intake = Router([*otlp_routes(node.intake), *seed_routes(node.intake), *health])
     query = Router([*query_routes(world.store, reader), *health, *ui_routes()])
     node.routers += [intake, query]
-
-    def partition(number: int) -> ChildSpec:
-        async def own(*, task_status: trio.TaskStatus[None]) -> None:
-            await run_partition(number, world, settings, board, task_status=task_status)
-
-        return ChildSpec(f"partition-{number}", own, Restart.TRANSIENT)
-
-    async def partitions(*, task_status: trio.TaskStatus[None]) -> None:
-        await supervise([partition(p) for p in range(board.partition_count)], node.budgets[1], task_status=task_status)
-        node._drained.set()
-
-    def server(name: str, port: int, router: Router, scope: trio.CancelScope) -> Start:
-        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-            listeners = await open_listeners(http.host, node.ports.get(name, port))
-            node.ports[name] = listeners[0].socket.getsockname()[1]
-            with scope:
-                await serve_http(
-                    listeners, router.handle, limits=limits, counters=node.counters, task_status=task_status
-                )
-
-        return serve
-
-    async def lag(*, task_status: trio.TaskStatus[None]) -> None:
-        await watch_lag(world, board, task_status=task_status)
-
-    async def house(*, task_status: trio.TaskStatus[None]) -> None:
-        await keep_house(parts, world, board, retention, task_status=task_status)
-
     return [
-        ChildSpec("intake", server("intake", http.port, intake, node._intake_scope), Restart.TRANSIENT),
-        ChildSpec("query", server("query", http.query_port, query, trio.CancelScope())),
-        ChildSpec("partitions", partitions, Restart.TRANSIENT),
-        ChildSpec("lag", lag),
-        ChildSpec("house", house),
+        ChildSpec("intake", partial(_serve, node, "intake", config.http.port, intake), Restart.TRANSIENT),
+        ChildSpec("query", partial(_serve, node, "query", config.http.query_port, query), Restart.TRANSIENT),
+        ChildSpec("partitions", partial(_own_partitions, node, world), Restart.TRANSIENT),
+        ChildSpec("lag", partial(watch_lag, world, board)),
+        ChildSpec("house", partial(keep_house, parts, world, board, retention)),
     ]
+
+
+async def _serve(node: Node, name: str, port: int, router: Router, *, task_status: trio.TaskStatus[None]) -> None:
+    """An HTTP server that can be stopped alone; restarted, it listens where it did before."""
+    http = node.config.http
+    limits = HttpLimits(body_bytes_max=http.body_bytes_max, connections_max=http.connections_max, idle_s=http.idle_s)
+    with trio.CancelScope() as node.servers[name]:
+        listeners = await open_listeners(http.host, node.ports.get(name, port))
+        node.ports[name] = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_http, listeners, router.handle, limits=limits, counters=node.counters)
+            await nursery.start(serve)
+            task_status.started()
+
+
+async def _own_partitions(node: Node, world: World, *, task_status: trio.TaskStatus[None]) -> None:
+    """A supervisor of its own for the partitions; they return once they are drained."""
+    settings = partition_settings(node.config)
+    children = [
+        ChildSpec(f"partition-{number}", partial(run_partition, number, world, settings, node.board), Restart.TRANSIENT)
+        for number in range(node.board.partition_count)
+    ]
+    await supervise(children, node.budgets[1], task_status=task_status)
+    node.drained.set()
 
 
 def _samples(node: Node) -> Iterator[Sample]:

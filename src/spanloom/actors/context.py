@@ -62,8 +62,8 @@ class PartitionStatistics:
 
 @dataclass(slots=True)
 class _Place:
-    ownership: Ownership | None = None
-    committed: Committed = Committed(0, b"")
+    ownership: Ownership
+    committed: Committed
     assignments: int = 0
     ledger_appends: int = 0
     documents_stored: int = 0
@@ -75,17 +75,21 @@ class Board:
     """Where the partitions of this process stand; written by the actors, read by queries and metrics."""
 
     partition_count: int
-    draining: trio.Event = field(
-        default_factory=trio.Event
-    )  # set: stop reading, finish what is decided, commit, return
+    draining: trio.Event = field(default_factory=trio.Event)  # set: stop reading, finish what is decided, return
+    ready: trio.Event = field(default_factory=trio.Event)  # every partition has been owned
     ends: dict[int, int] = field(default_factory=dict)  # of the log, by partition; about a second old
     _places: dict[int, _Place] = field(default_factory=dict)
 
     def assigned(self, partition: int, ownership: Ownership, committed: Committed) -> None:
         """A new assignment begins."""
-        place = self._places.setdefault(partition, _Place())
+        place = self._places.setdefault(partition, _Place(ownership, committed))
         place.ownership, place.committed = ownership, committed
         place.assignments += 1
+
+    def took_over(self) -> None:
+        """A partition's fence has come back: it is owned."""
+        if self.is_ready():
+            self.ready.set()
 
     def committed(self, partition: int, committed: Committed) -> None:
         """A commit has succeeded."""
@@ -117,21 +121,18 @@ class Board:
                 place.ownership.assembler.statistics(),
             )
             for partition, place in sorted(self._places.items())
-            if place.ownership is not None
         )
 
     def undecided_bytes(self) -> int:
         """Of all partitions together."""
-        return sum(p.ownership.assembler.undecided_bytes for p in self._places.values() if p.ownership)
+        return sum(place.ownership.assembler.undecided_bytes for place in self._places.values())
 
     def is_ready(self) -> bool:
         """Every partition is owned and reading."""
-        owned = [p for p in self._places.values() if p.ownership and p.ownership.phase is Phase.OWNING]
+        owned = [place for place in self._places.values() if place.ownership.phase is Phase.OWNING]
         return len(owned) == self.partition_count and not self.draining.is_set()
 
     def standing(self, trace_id: bytes) -> str | None:
         """`pending`, `dropped`, `kept`, or None: not known here. Implements interfaces.Standings."""
         place = self._places.get(partition_of(trace_id.hex().encode(), self.partition_count))
-        if place is None or place.ownership is None:
-            return None
-        return place.ownership.assembler.standing(trace_id)
+        return place.ownership.assembler.standing(trace_id) if place else None

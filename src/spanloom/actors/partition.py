@@ -88,6 +88,7 @@ async def _own(partition: int, world: World, settings: PartitionSettings, board:
     reader = await world.ledger.read(partition, ownership.recall_from.position)
     try:
         await _take_over(assignment, reader)
+        board.took_over()
         log.info("assigned", partition=partition, epoch=ownership.epoch, committed=committed.offset)
         await _work(assignment, reader)
     finally:

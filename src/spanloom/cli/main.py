@@ -1,4 +1,4 @@
-"""The `spanloom` command: flags in, exit codes out. Each subcommand imports what it needs when it runs.
+"""The `spanloom` command: flags in, exit codes out.
 
 0  done
 1  something failed that nobody foresaw, or a crash that restarts did not mend
@@ -8,15 +8,18 @@
 """
 
 import argparse
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from spanloom.cli import commands
 from spanloom.errors import ConfigError, DataCorrupted, SpanloomError, Unavailable
 
-EXIT_FAILED, EXIT_CONFIG, EXIT_DAMAGED, EXIT_ABSENT = 1, 2, 3, 4
+EXIT_FAILED, EXIT_CONFIG, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 2, 3, 130
 QUERY_URL = "http://127.0.0.1:16686"
 INTAKE_URL = "http://127.0.0.1:4318/v1/traces"
 
@@ -26,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     except Exception as exc:  # the outermost line: whatever arrives here ends the process
         return _complain(exc)
 
@@ -41,12 +47,12 @@ def _complain(exc: Exception) -> int:
         case DataCorrupted():
             code = EXIT_DAMAGED
         case Unavailable():
-            code = EXIT_ABSENT
+            code = commands.EXIT_ABSENT
         case _:
             code = EXIT_FAILED
     if not isinstance(leaf, SpanloomError):
         traceback.print_exception(exc)
-    print(f"spanloom: {leaf or type(leaf).__name__}", file=sys.stderr)
+    print(f"spanloom: {str(leaf) or type(leaf).__name__}", file=sys.stderr)
     return code
 
 
@@ -63,6 +69,11 @@ def _leaf(exc: BaseException) -> BaseException:
     return exc
 
 
+Run = Callable[[argparse.Namespace], int]
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - its only name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spanloom",
@@ -71,19 +82,19 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"spanloom {version('spanloom')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = _command(commands, "run", _run, "all roles in one process, on one data folder")
-    _add_config_flags(run)
+    run = _command(subparsers, "run", commands.run, "all roles in one process, on one data folder")
+    commands.add_config_flags(run)
 
-    demo = _command(commands, "demo", _demo, "run, with seeded traffic and a live table")
+    demo = _command(subparsers, "demo", commands.demo, "run, with seeded traffic and a live table")
     demo.add_argument("--spans", type=int, default=60_000, help="different spans to send (default %(default)s)")
     demo.add_argument("--rate", type=float, default=3_000, help="spans a second (default %(default)s)")
     demo.add_argument("--seed", type=int, default=1, help="of the traffic (default %(default)s)")
     demo.add_argument("--exit", action="store_true", help="end when the traces are there, instead of serving on")
-    _add_config_flags(demo)
+    commands.add_config_flags(demo)
 
-    load = _command(commands, "loadgen", _loadgen, "send seeded, realistic spans over OTLP/HTTP")
+    load = _command(subparsers, "loadgen", commands.loadgen, "send seeded, realistic spans over OTLP/HTTP")
     load.add_argument("--url", default=INTAKE_URL, help="where to (default %(default)s)")
     load.add_argument("--spans", type=int, default=100_000, help="different spans (default %(default)s)")
     load.add_argument("--rate", type=float, help="spans a second (default: as fast as it goes)")
@@ -93,13 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--gzip", action="store_true", help="compress requests")
     load.add_argument("--record", type=Path, help="write down what was sent and acknowledged: a new file")
 
-    trace = _command(commands, "trace", _trace, "show a trace as a waterfall")
+    trace = _command(subparsers, "trace", commands.trace, "show a trace as a waterfall")
     trace.add_argument("id", help="trace id: hex digits, or any text a sender used")
     trace.add_argument("--url", default=QUERY_URL, help="of the query service (default %(default)s)")
 
     for name, function, text in (
-        ("check-config", _check_config, "say whether the configuration is good"),
-        ("explain-config", _explain_config, "every value, and where it came from"),
+        ("check-config", commands.check_config, "say whether the configuration is good"),
+        ("explain-config", commands.explain_config, "every value, and where it came from"),
     ):
-        _add_config_flags(_command(commands, name, function, text))
+        commands.add_config_flags(_command(subparsers, name, function, text))
+    return parser
+
+
+def _command(subparsers: "Subparsers", name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=run)
     return parser

@@ -1,0 +1,204 @@
+"""What each subcommand does. It imports what it needs when it runs: `spanloom --help` answers at once."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spanloom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spanloom.app import Node
+    from spanloom.config import Config
+
+EXIT_ABSENT = 4
+
+_SHORTCUTS = {  # flag -> key; every key can be set with --set
+    "data": "data.folder",
+    "partitions": "data.partitions",
+    "host": "http.host",
+    "port": "http.port",
+    "query_port": "http.query_port",
+    "log_level": "log.level",
+}
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Give a subcommand the flags that `_config` reads."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file (docs/configuration.md lists its keys)")
+    for flag, key in _SHORTCUTS.items():
+        parser.add_argument(f"--{flag.replace('_', '-')}", dest=flag, metavar="VALUE", help=f"sets {key}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="sets any key; may be repeated")
+
+
+def _config(args: argparse.Namespace, **defaults: str) -> "Config":
+    """The configuration of a command line; *defaults* are keys, `__` for the dot, that flags and files go before."""
+    from spanloom.config import load
+
+    overrides = {key: getattr(args, flag) for flag, key in _SHORTCUTS.items() if getattr(args, flag) is not None}
+    for pair in args.set:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected KEY=VALUE, found {pair!r}")
+        overrides[key] = value
+    if args.config is None:
+        overrides = {key.replace("__", "."): value for key, value in defaults.items()} | overrides
+    return load(args.config, os.environ, overrides)
+
+
+def check_config(args: argparse.Namespace) -> int:
+    """Say whether the configuration is good."""
+    from spanloom.app import partition_settings
+    from spanloom.core.sampling.policies import parse_policies
+
+    parse_policies(partition_settings(_config(args)).policies, version=1)
+    print("the configuration is good")
+    return 0
+
+
+def explain_config(args: argparse.Namespace) -> int:
+    """Every value, and where it came from."""
+    from spanloom.config import effective
+
+    lines = effective(_config(args))
+    wide = max(len(line.key) for line in lines)
+    for line in lines:
+        print(f"{line.key:<{wide}}  {line.value}  ({line.where})")
+    return 0
+
+
+# Running.
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a node until SIGTERM or SIGINT."""
+    import trio
+
+    config = _config(args)
+    _set_up_log(config)
+    trio.run(_serve, config)
+    return 0
+
+
+async def _serve(config: "Config") -> None:
+    """Run a node until SIGTERM or SIGINT."""
+    import trio
+
+    from spanloom.app import Node, run_node
+
+    async with trio.open_nursery() as nursery:
+        node: Node = await nursery.start(run_node, config)
+        nursery.start_soon(_stop_on_signal, node)
+        await node.stopped.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(node: "Node") -> None:
+    import signal
+
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            node.stop()
+
+
+def _set_up_log(config: "Config") -> None:
+    import logging
+
+    import structlog
+
+    level = getattr(logging, config.log.level.upper())
+    console = config.log.format == "console"
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    exceptions = [] if console else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *exceptions,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run a node with seeded traffic and a live table."""
+    import tempfile
+
+    import trio
+
+    from spanloom.cli.demo import Show, show
+
+    with tempfile.TemporaryDirectory(prefix="spanloom-demo-") as folder:
+        config = _config(args, data__folder=folder, http__port="0", http__query_port="0", log__level="warning")
+        _set_up_log(config)
+        trio.run(show, config, Show(spans=args.spans, spans_per_s=args.rate, seed=args.seed, stays=not args.exit))
+    return 0
+
+
+def loadgen(args: argparse.Namespace) -> int:
+    """Send seeded traffic; the exit code says whether all of it was acknowledged."""
+    import dataclasses
+    import time
+
+    import trio
+
+    from spanloom.load.client import LoadClient
+    from spanloom.load.run import run_load
+    from spanloom.load.workload import Workload
+
+    workload = Workload(seed=args.seed, spans=args.spans, services=args.services)
+    client = LoadClient(args.url, connections=args.connections, compress=args.gzip, seed=args.seed)
+    past_ns = 0 if args.rate else int(workload.length_s * 1e9)
+
+    async def send() -> None:
+        await run_load(
+            client, workload, epoch_unix_ns=time.time_ns() - past_ns, record=args.record, spans_per_s=args.rate
+        )
+
+    trio.run(send)
+    statistics = client.statistics()
+    for name, value in dataclasses.asdict(statistics).items():
+        print(f"{name:<22}{value:>14}")
+    everything = statistics.requests_acknowledged == statistics.requests_sent
+    return 0 if everything else EXIT_ABSENT
+
+
+def trace(args: argparse.Namespace) -> int:
+    """Show one trace as a waterfall."""
+    import json
+    import shutil
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
+    from spanloom.load.waterfall import render_waterfall
+
+    url = f"{args.url.rstrip('/')}/v1/traces/{urllib.parse.quote(args.id, safe='')}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the operator's own URL
+            found = json.load(answer)
+    except urllib.error.HTTPError as exc:
+        print(f"spanloom: {url}: {exc.code} {_reason(exc.read())}", file=sys.stderr)
+        return EXIT_ABSENT
+    except (urllib.error.URLError, OSError, ValueError) as exc:
+        print(f"spanloom: {url}: {getattr(exc, 'reason', exc)}", file=sys.stderr)
+        return EXIT_ABSENT
+    if "spans" not in found:
+        print(f"{found['trace_id']}: {found['status']}")
+        return 0
+    print(render_waterfall(found, shutil.get_terminal_size().columns, color=sys.stdout.isatty()))
+    return 0
+
+
+def _reason(body: bytes) -> str:
+    import json
+
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace")
