@@ -36,6 +36,7 @@ from spanloom.config import Config
 from spanloom.core.assembly import Limits
 from spanloom.core.http_routes import Router
 from spanloom.core.restart import RestartBudget
+from spanloom.core.sampling.policies import parse_policies
 from spanloom.metrics import Sample, render
 from spanloom.query.health import health_routes
 from spanloom.query.traces import TraceReader
@@ -94,7 +95,8 @@ def _open_embedded(config: Config) -> Iterator[_Embedded]:
 
 
 def partition_settings(config: Config) -> PartitionSettings:
-    """What a partition actor needs to know of the configuration."""
+    """What a partition actor needs to know of the configuration. Raises ConfigError for a wrong policy."""
+    parse_policies(config.sampling.policies, version=1)
     assembly = config.assembly
     limits = Limits(
         quiet_ns=_ns(assembly.quiet_s),
@@ -160,6 +162,7 @@ async def run_node(config: Config, *, task_status: trio.TaskStatus[Node] = trio.
 
     Raises ConfigError, DataCorrupted and RestartIntensityExceeded, inside exception groups.
     """
+    settings = partition_settings(config)
     with _open_embedded(config) as parts:
         board = Board(config.data.partitions)
         world = World(
@@ -178,7 +181,7 @@ async def run_node(config: Config, *, task_status: trio.TaskStatus[Node] = trio.
         budgets = tuple(RestartBudget(supervision.restarts_max, supervision.period_s) for _ in range(2))
         node = Node(config, board, intake, budgets)
         async with trio.open_nursery() as nursery:
-            await nursery.start(supervise, _children(node, world, parts), budgets[0])
+            await nursery.start(supervise, _children(node, world, parts, settings), budgets[0])
             await board.ready.wait()
             log.info("ready", folder=config.data.folder, ports=node.ports, partitions=board.partition_count)
             task_status.started(node)
@@ -198,7 +201,7 @@ async def _drain(node: Node) -> None:
     log.info("drained", whole=not grace.cancelled_caught)
 
 
-def _children(node: Node, world: World, parts: _Embedded) -> list[ChildSpec]:
+def _children(node: Node, world: World, parts: _Embedded, settings: PartitionSettings) -> list[ChildSpec]:
     config, board = node.config, node.board
     retention = RetentionSettings(log_s=config.data.log_retention_s, store_s=config.data.store_retention_s)
     health = health_routes(unready=node.unready, metrics=node.metrics)
@@ -209,7 +212,7 @@ def _children(node: Node, world: World, parts: _Embedded) -> list[ChildSpec]:
     return [
         ChildSpec("intake", partial(_serve, node, "intake", config.http.port, intake), Restart.TRANSIENT),
         ChildSpec("query", partial(_serve, node, "query", config.http.query_port, query), Restart.TRANSIENT),
-        ChildSpec("partitions", partial(_own_partitions, node, world), Restart.TRANSIENT),
+        ChildSpec("partitions", partial(_own_partitions, node, world, settings), Restart.TRANSIENT),
         ChildSpec("lag", partial(watch_lag, world, board)),
         ChildSpec("house", partial(keep_house, parts, world, board, retention)),
     ]
@@ -228,9 +231,10 @@ async def _serve(node: Node, name: str, port: int, router: Router, *, task_statu
             task_status.started()
 
 
-async def _own_partitions(node: Node, world: World, *, task_status: trio.TaskStatus[None]) -> None:
+async def _own_partitions(
+    node: Node, world: World, settings: PartitionSettings, *, task_status: trio.TaskStatus[None]
+) -> None:
     """A supervisor of its own for the partitions; they return once they are drained."""
-    settings = partition_settings(node.config)
     children = [
         ChildSpec(f"partition-{number}", partial(run_partition, number, world, settings, node.board), Restart.TRANSIENT)
         for number in range(node.board.partition_count)

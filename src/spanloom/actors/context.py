@@ -12,6 +12,10 @@ from spanloom.interfaces import Cache, Ledger, Outlet, SpanLog, SpanSource, Trac
 from spanloom.model import Committed
 
 
+def pass_by(_: str) -> None:
+    """A failpoint that nothing is armed at."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Everything outside; one of each for all partitions of a process."""
@@ -25,6 +29,7 @@ class World:
     uuid: Callable[[], bytes]  # 16 bytes, new each time
     random: Callable[[], float]  # in [0, 1), for back-off
     unix_s: Callable[[], float]  # wall clock: for retention only, no verdict reads it
+    failpoint: Callable[[str], None] = pass_by  # told each instant of core/failpoints.py as it comes
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,12 @@
 Bounded in bytes: above the bound a sender is told to come back, never dropped. Books: accepted = appended + refused.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from spanloom.actors.context import pass_by
 from spanloom.core import kernel
+from spanloom.core.failpoints import Failpoint
 from spanloom.core.partitioning import partition_of
 from spanloom.errors import Overloaded
 from spanloom.interfaces import SpanLog
@@ -35,8 +38,11 @@ class IntakeStatistics:
 class Intake:
     """Implements interfaces.IntakeDoor over a log."""
 
-    def __init__(self, log: SpanLog, *, waiting_bytes_max: int) -> None:
+    def __init__(
+        self, log: SpanLog, *, waiting_bytes_max: int, failpoint: Callable[[str], None] = pass_by
+    ) -> None:
         self._log = log
+        self._failpoint = failpoint
         self._waiting_bytes_max = waiting_bytes_max
         self._waiting_bytes = self._requests = self._accepted = self._rejected = self._refused = 0
 
@@ -55,6 +61,7 @@ class Intake:
         try:
             if batch:
                 await self._log.append(batch)
+                self._failpoint(Failpoint.INTAKE_APPENDED)
         finally:
             self._waiting_bytes -= size_bytes
         self._requests += 1

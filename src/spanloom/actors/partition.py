@@ -18,6 +18,7 @@ from spanloom.actors.writer import receive_bulk, write_bulk
 from spanloom.core import kernel
 from spanloom.core.assembly import Harvest, Move, Reject
 from spanloom.core.backoff import Backoff
+from spanloom.core.failpoints import Failpoint
 from spanloom.core.ownership import Ownership, Phase
 from spanloom.core.partitioning import partition_of
 from spanloom.core.sampling.policies import PolicySet, parse_policies
@@ -88,6 +89,7 @@ async def _own(partition: int, world: World, settings: PartitionSettings, board:
     reader = await world.ledger.read(partition, ownership.recall_from.position)
     try:
         await _take_over(assignment, reader)
+        board.ends[partition] = await world.source.end_offset(partition)
         board.took_over()
         log.info("assigned", partition=partition, epoch=ownership.epoch, committed=committed.offset)
         await _work(assignment, reader)
@@ -105,7 +107,9 @@ async def _take_over(assignment: Assignment, reader: LedgerReader) -> None:
         for record in await reader.receive():
             ownership.read_back(record)
             position = record.position + 1
+    world.failpoint(Failpoint.BEFORE_FENCE)
     await world.ledger.append(partition, [ownership.fence()])
+    world.failpoint(Failpoint.FENCE_APPENDED)
     while ownership.phase is not Phase.OWNING:
         for record in await reader.receive():
             ownership.read_back(record)
@@ -149,6 +153,7 @@ async def _store(assignment: Assignment, fragments: trio.MemoryReceiveChannel[Fr
         )
         for fragment, outcome in zip(bulk, outcomes, strict=True):
             ownership.assembler.resolve(fragment.decision, outcome)
+        assignment.world.failpoint(Failpoint.BEFORE_COMMIT)
         stored = outcomes.count("stored")
         assignment.board.wrote(assignment.partition, stored=stored, rejected=len(outcomes) - stored)
         assignment.changed.unpark_all()
@@ -165,6 +170,7 @@ async def _commit(assignment: Assignment) -> None:
     await patiently(
         lambda: world.source.commit(partition, committed), draw=world.random, partition=partition, what="commit"
     )
+    world.failpoint(Failpoint.COMMITTED)
     assignment.board.committed(partition, committed)
 
 
@@ -253,6 +259,7 @@ async def _tick_if_idle(assignment: Assignment, idle: _Idle, to_store: trio.Memo
     if now_ns < deadline:
         return
     await _append(assignment, ownership.tick(now_ns))
+    assignment.world.failpoint(Failpoint.TICK_APPENDED)
     await assignment.until(lambda: ownership.is_settled)
     await _reap(assignment, ownership.advance(now_ns), to_store)
 
@@ -270,7 +277,11 @@ async def _shed_if_full(assignment: Assignment, to_store: trio.MemorySendChannel
 
 async def _reap(assignment: Assignment, harvest: Harvest, to_store: trio.MemorySendChannel[Fragment]) -> None:
     """Carry out what a call to the assembler brought forth."""
-    await _append(assignment, assignment.ownership.decide(harvest))
+    decided = assignment.ownership.decide(harvest)
+    if decided:
+        assignment.world.failpoint(Failpoint.BEFORE_DECIDE)
+        await _append(assignment, decided)
+        assignment.world.failpoint(Failpoint.DECIDE_APPENDED)
     for fragment in harvest.fragments:
         await to_store.send(fragment)
     for reject in harvest.rejects:
@@ -295,6 +306,7 @@ async def _move(assignment: Assignment, move: Move) -> None:
         traces=len(batch),
     )
     await patiently(lambda: world.log.append(batch), draw=world.random, partition=partition, what="move")
+    world.failpoint(Failpoint.MOVE_APPENDED)
     assignment.ownership.assembler.moved(move.offset)
 
 
@@ -322,4 +334,5 @@ async def _dead_letter(assignment: Assignment, reject: Reject) -> None:
         partition=partition,
         what="dead letter",
     )
+    world.failpoint(Failpoint.BEFORE_SKIP)
     await _append(assignment, assignment.ownership.skip(record.offset, reject.reason))

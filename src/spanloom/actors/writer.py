@@ -13,6 +13,7 @@ import trio
 from spanloom.actors.context import World
 from spanloom.actors.patience import patiently
 from spanloom.core.document import build_document
+from spanloom.core.failpoints import Failpoint
 from spanloom.errors import CacheUnavailable, StoreRejected
 from spanloom.model import (
     DEAD_LETTERS,
@@ -58,9 +59,11 @@ async def write_bulk(
         )
         for fragment in bulk
     ]
+    world.failpoint(Failpoint.BEFORE_STORE)
     refusals = await patiently(
         lambda: world.store.write(documents), draw=world.random, partition=partition, what="store"
     )
+    world.failpoint(Failpoint.STORE_UNANSWERED)
     refused = {refusal.document_id: refusal for refusal in refusals}
     for fragment, document in zip(bulk, documents, strict=True):
         if document.id in refused:
