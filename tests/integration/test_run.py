@@ -113,7 +113,7 @@ def _kept(node: Process, trace: str) -> dict[str, object] | None:
     return found if status == 200 and "spans" in found else None
 
 
-SDK_PROGRAM = '''
+SDK_PROGRAM = """
 import sys
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -134,7 +134,7 @@ with tracer.start_as_current_span("order") as root:
             pass
     print(format(root.get_span_context().trace_id, "032x"))
 provider.shutdown()
-'''
+"""
 
 
 def test_a_stock_sdk_program_s_trace_comes_back_whole(tmp_path: Path) -> None:
@@ -185,7 +185,10 @@ def test_a_second_start_on_a_folder_is_refused(tmp_path: Path) -> None:
     with running(tmp_path / "data") as node:
         code, said = refusal(command(tmp_path / "data"))
         assert code == 2
-        assert said.strip() == f"spanloom: data folder {tmp_path / 'data'}: in use by the process with pid {node.popen.pid}"
+        assert (
+            said.strip()
+            == f"spanloom: data folder {tmp_path / 'data'}: in use by the process with pid {node.popen.pid}"
+        )
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
     ("flags", "said"),
     [
         (["--set=assembly.quiet_s=soon"], "assembly.quiet_s"),
-        (["--set=assembly.quite_s=5s"], 'did you mean'),
+        (["--set=assembly.quite_s=5s"], "did you mean"),
         (["--config=/nowhere/spanloom.yaml"], "/nowhere/spanloom.yaml"),
         (["--data=/proc/spanloom"], "/proc/spanloom"),
         (["--frobnicate"], "--frobnicate"),
