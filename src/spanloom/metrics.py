@@ -1,0 +1,136 @@
+"""The one table of metrics, and Prometheus' text format for what is measured of them.
+
+A metric that is not in the table cannot be rendered, so the table is the documentation. Counters start at zero with
+the process, or go on from the committed offset's metadata where the books say so. Source: Prometheus text exposition
+format 0.0.4.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Kind(StrEnum):
+    """How a metric moves."""
+
+    COUNTER = "counter"  # only up
+    GAUGE = "gauge"
+
+
+class Metric(NamedTuple):
+    """A line of the table."""
+
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+class Sample(NamedTuple):
+    """One value of a metric; `labels` has just the table's."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = {}
+
+
+_PARTITION = ("partition",)
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        # The balance sheet (design, section 1): received = everything after it, summed, but `conflicting`.
+        Metric("spanloom_spans_received_total", Kind.COUNTER, "spans", "Spans read from the log", _PARTITION),
+        Metric("spanloom_spans_stored_total", Kind.COUNTER, "spans", "Spans in the trace store", _PARTITION),
+        Metric(
+            "spanloom_spans_dropped_total",
+            Kind.COUNTER,
+            "spans",
+            "Spans not kept: not_sampled by the policies, late (their trace was dropped), pressure (memory)",
+            ("partition", "reason"),
+        ),
+        Metric("spanloom_spans_duplicate_total", Kind.COUNTER, "spans", "Spans that were already there", _PARTITION),
+        Metric("spanloom_spans_moved_total", Kind.COUNTER, "spans", "Spans sent on to their own partition", _PARTITION),
+        Metric("spanloom_spans_dead_lettered_total", Kind.COUNTER, "spans", "Spans that cannot be read", _PARTITION),
+        Metric(
+            "spanloom_spans_lost_to_retention_total",
+            Kind.COUNTER,
+            "spans",
+            "Records the log deleted before they were read",
+            _PARTITION,
+        ),
+        Metric("spanloom_spans_pending", Kind.GAUGE, "spans", "Spans read whose fate is still open", _PARTITION),
+        Metric(
+            "spanloom_spans_conflicting_total",
+            Kind.COUNTER,
+            "spans",
+            "Spans kept beside another one of the same id and kind",
+            _PARTITION,
+        ),
+        Metric("spanloom_traces_open", Kind.GAUGE, "traces", "Traces being put together", _PARTITION),
+        Metric("spanloom_traces_remembered", Kind.GAUGE, "traces", "Decided traces still recognised", _PARTITION),
+        Metric("spanloom_undecided_bytes", Kind.GAUGE, "bytes", "Span bytes held for open traces", _PARTITION),
+        Metric("spanloom_lag_records", Kind.GAUGE, "records", "Records in the log not yet read", _PARTITION),
+        Metric(
+            "spanloom_actor_restarts_total", Kind.COUNTER, "restarts", "Crashed actors put back to work", ("child",)
+        ),
+        Metric("spanloom_ledger_appends_total", Kind.COUNTER, "records", "Ledger records appended", _PARTITION),
+        Metric("spanloom_store_writes_total", Kind.COUNTER, "documents", "Documents the store made durable"),
+        Metric("spanloom_store_rejected_total", Kind.COUNTER, "documents", "Documents the store will never accept"),
+        Metric(
+            "spanloom_intake_spans_total",
+            Kind.COUNTER,
+            "spans",
+            "Spans sent to us: accepted (in the log), rejected (for what they are), refused (come back later)",
+            ("outcome",),
+        ),
+        Metric(
+            "spanloom_intake_requests_total",
+            Kind.COUNTER,
+            "requests",
+            "Requests with spans: accepted, rejected (malformed), refused (come back later)",
+            ("outcome",),
+        ),
+        Metric("spanloom_http_responses_total", Kind.COUNTER, "responses", "Answers sent", ("route", "status")),
+        Metric("spanloom_http_connections_open", Kind.GAUGE, "connections", "Open HTTP connections"),
+        Metric("spanloom_http_connections_total", Kind.COUNTER, "connections", "HTTP connections accepted"),
+        Metric("spanloom_http_refused_total", Kind.COUNTER, "requests", "Requests malformed, too large or too slow"),
+        Metric("spanloom_http_crashes_total", Kind.COUNTER, "requests", "Requests that met a bug; each is in the log"),
+    )
+}
+
+
+def render(samples: Iterable[Sample]) -> str:
+    """*samples* as Prometheus reads them, grouped in the table's order. One that is not in the table is a bug."""
+    groups: dict[str, list[Sample]] = {name: [] for name in METRICS}
+    for sample in samples:
+        assert sample.name in METRICS, f"{sample.name} is not in the table of metrics"
+        expected = METRICS[sample.name].labels
+        assert set(sample.labels) == set(expected), f"{sample.name} has labels {expected}, not {tuple(sample.labels)}"
+        groups[sample.name].append(sample)
+    lines: list[str] = []
+    for name, group in groups.items():
+        if group:
+            metric = METRICS[name]
+            lines += [f"# HELP {name} {metric.help} ({metric.unit}).", f"# TYPE {name} {metric.kind}"]
+            lines += [_line(sample) for sample in group]
+    return "\n".join([*lines, ""])
+
+
+def _line(sample: Sample) -> str:
+    labels = ",".join(f'{name}="{_escaped(sample.labels[name])}"' for name in METRICS[sample.name].labels)
+    return f"{sample.name}{{{labels}}} {_number(sample.value)}" if labels else f"{sample.name} {_number(sample.value)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int) or math.isfinite(value):
+        return str(value)
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

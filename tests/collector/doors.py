@@ -1,0 +1,31 @@
+"""A door to hand spans to, for tests."""
+
+from dataclasses import dataclass, field
+
+from spanloom.core.kernel import split_by_trace
+from spanloom.errors import SpanloomError
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a request's spans."""
+
+    accepted: int
+    rejected: int
+    reason: str
+
+
+@dataclass
+class FakeDoor:
+    """Keeps what it is given, split as the real one splits; or raises what it is told to."""
+
+    failure: SpanloomError | None = None
+    requests: list[bytes] = field(default_factory=list)
+
+    async def accept(self, traces_data: bytes, *, size_bytes: int) -> Taken:
+        assert size_bytes == len(traces_data)
+        if self.failure:
+            raise self.failure
+        split = split_by_trace(traces_data)
+        self.requests.append(b"".join(part for _, part in split.parts))
+        return Taken(split.span_count, split.rejected, split.reason)
