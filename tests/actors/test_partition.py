@@ -19,7 +19,9 @@ from spanloom.errors import LedgerUnavailable, OutletUnavailable, StoreRejected,
 from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SAMPLING_DECISIONS, TRACES_COMPLETE, Document, Message
 from tests.spans import T0_MS, Sp, trace_id, traces_data
 
-KEEP_ALL = ({"name": "all", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 100}},)
+KEEP_ALL: tuple[dict[str, object], ...] = (
+    {"name": "all", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 100}},
+)
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Town:
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 300) -> None:
     """Let the mock clock run until *condition* holds."""
     with trio.fail_after(within_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the clock is a mock
             await trio.sleep(0.5)
 
 
@@ -142,7 +144,7 @@ async def test_a_crashed_actor_comes_back_alone(autojump_clock: trio.testing.Moc
         spans = [Sp(n, 1) for n in range(1, 20)]
         await town.send(*spans)
         town.faults["store"].planned = {"write:after": [RuntimeError("boom")]}
-        await eventually(lambda: _holds(town, {n: 1 for n in range(1, 20)}))
+        await eventually(lambda: _holds(town, dict.fromkeys(range(1, 20), 1)))
         assignments = sorted(s.assignments for s in town.board.statistics())
     assert assignments == [1, 1, 2]
     assert sum(town.budget.statistics().restarts.values()) == 1

@@ -92,7 +92,7 @@ def _answer(request: urllib.request.Request) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-def eventually(look: Callable[[], Found], within_s: float) -> Found:
+def eventually(look: Callable[[], Found | None], within_s: float) -> Found:
     """What *look* gives once that is true."""
     ends = time.monotonic() + within_s
     while True:

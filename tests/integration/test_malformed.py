@@ -86,10 +86,10 @@ def test_malformed_requests_are_answered_and_the_service_goes_on(tmp_path: Path)
         for name, body in STRANGE.items():
             assert node.post("/v1/traces", body, "application/x-protobuf")[0] == 200, name
         for _ in range(300):
-            body = bytearray(GOOD)
+            damaged = bytearray(GOOD)
             for _ in range(3):
-                body[rng.randrange(len(body))] = rng.randrange(256)
-            assert node.post("/v1/traces", bytes(body), "application/x-protobuf")[0] in (200, 400)
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+            assert node.post("/v1/traces", bytes(damaged), "application/x-protobuf")[0] in (200, 400)
         assert node.post("/v1/traces", b"{]", "application/json")[0] == 400
         assert node.post("/v1/traces", b"[" * 10_000, "application/json")[0] == 400
         assert node.post("/v1/spans", b'{"trace_id": 7}', "application/json")[0] == 400

@@ -100,7 +100,7 @@ def test_a_span_sent_as_seed_json_is_found_by_the_id_it_was_sent_under(tmp_path:
         assert (status, json.loads(body)["status"]) == (200, "pending")
         trace = eventually(lambda: _kept(node, "abc123"), within_s=10)
         assert trace["status"] == "kept"
-        (found,) = trace["spans"]
+        (found,) = _spans(trace)
         for name in ("service_name", "operation_name", "start_time", "duration", "tags"):
             assert found[name] == span[name]
         assert node.get("/v1/traces/abc124")[0] == 404
@@ -161,7 +161,7 @@ def _spans(trace: dict[str, object]) -> list[dict[str, object]]:
 
 
 def test_a_stopped_node_drains_and_the_next_start_takes_up_its_open_traces(tmp_path: Path, keep_all: str) -> None:
-    """SIGTERM: not ready, what is decided is stored and committed, exit 0; an open trace is finished by the next start."""
+    """SIGTERM: what is decided is stored and committed, exit 0; an open trace is finished by the next start."""
     slow = {**QUICK, "assembly.quiet_s": "3s", "assembly.idle_s": "3s"}
     with running(tmp_path / "data", slow, keep_all) as node:
         node.post("/v1/traces", traces_data([Sp(1, 1), Sp(1, 2, parent=1)]), "application/x-protobuf")

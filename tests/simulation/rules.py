@@ -39,7 +39,7 @@ class World:
     rng: random.Random
     records: list[Record] = field(default_factory=list)
     ledger: list[bytes] = field(default_factory=list)
-    committed: Committed = Committed(0, b"")
+    committed: Committed = field(default_factory=lambda: Committed(0, b""))
     store: dict[tuple[bytes, int], Fragment] = field(default_factory=dict)
     completed: dict[tuple[bytes, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
     clock_s: float = 1.0
@@ -268,7 +268,8 @@ def settle(node: Node) -> None:
 
 def valid_entries(ledger: Sequence[bytes]) -> list[Entry]:
     """The ledger's entries that count, whoever wrote them."""
-    epoch, entries = 0, []
+    epoch = 0
+    entries: list[Entry] = []
     for position, body in enumerate(ledger):
         of, entry = decode(body, partition=0, position=position)
         if isinstance(entry, Fence):

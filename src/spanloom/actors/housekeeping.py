@@ -73,18 +73,21 @@ async def _trim(retention: Retention, world: World, board: Board, settings: Rete
     await retention.drop_days_before(datetime.fromtimestamp(now_s - settings.store_s, UTC).strftime("%Y.%m.%d"))
     horizon_ns = int((now_s - settings.log_s) * 1e9)
     needed = {s.partition: s.ledger_needed for s in board.statistics()}
-    await retention.trim_ledger({p: await _young(world, p, horizon_ns, position) for p, position in needed.items()})
+    await retention.trim_ledger({p: await _old(world, p, horizon_ns, position) for p, position in needed.items()})
 
 
-async def _young(world: World, partition: int, horizon_ns: int, needed: int) -> int:
-    """The first ledger position that is younger than the horizon or that a recovery needs. Reads what may go, once."""
+async def _old(world: World, partition: int, horizon_ns: int, needed: int) -> int:
+    """The ledger position up to which all is older than the horizon and no recovery needs it. Reads what may go, once.
+
+    Only DECIDE and TICK carry a time; what stands between two old ones is old.
+    """
+    old = position = 0
     reader = await world.ledger.read(partition, 0)
     try:
-        position = 0
         while position < needed:
             for record in await reader.receive():
-                position = record.position
-                _, entry = decode(record.body, partition=partition, position=position)
+                position = record.position + 1
+                _, entry = decode(record.body, partition=partition, position=record.position)
                 match entry:
                     case Decide(entries):
                         stream_ns = next(iter(decode_decisions(entries))).stream_ns
@@ -92,9 +95,9 @@ async def _young(world: World, partition: int, horizon_ns: int, needed: int) -> 
                         pass
                     case _:
                         continue
-                if stream_ns >= horizon_ns or position >= needed:
-                    return min(position, needed)
-            position += 1
+                if stream_ns >= horizon_ns or position > needed:
+                    return min(old, needed)
+                old = position
     finally:
         await reader.aclose()
-    return needed
+    return min(old, needed)

@@ -14,7 +14,7 @@ from spanloom.model import NO_POLICY, THRESHOLD_UNKNOWN
 
 MS = 1_000_000
 S = 1_000_000_000
-PERCENTILE = {
+PERCENTILE: dict[str, object] = {
     "name": "p95",
     "type": "latency_percentile",
     "latency_percentile": {"percentile": 95, "min_count": 20, "window_s": 600},

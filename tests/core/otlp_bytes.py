@@ -1,0 +1,144 @@
+"""TracesData written byte by byte, by seed: valid in every way protobuf allows, or damaged."""
+
+from dataclasses import dataclass
+from random import Random
+
+SERVICES = (b"", b"shop", b"shop-eu", b"pay", b"p\xffy", "käse".encode(), b"a" * 300)
+NAMES = (b"", b"GET", b"POST /a", b"\xff\xfe")
+
+
+def varint(value: int, padding: int = 0) -> bytes:
+    """*value* as a varint, *padding* bytes longer than it need be."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    for _ in range(padding):
+        out[-1] |= 0x80
+        out.append(0)
+    return bytes(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Universe:
+    """How many different things there are: few, so that spans meet again."""
+
+    traces: int
+    spans: int
+    plain: bool = False  # nothing but what a usual sender writes
+
+
+class Writer:
+    """Writes messages; the dice decide how."""
+
+    def __init__(self, random: Random, universe: Universe) -> None:
+        self._random = random
+        self.universe = universe
+
+    def _once_in(self, times: int) -> bool:
+        return not self.universe.plain and self._random.randrange(times) == 0
+
+    def _varint(self, value: int) -> bytes:
+        return varint(value, self._random.randrange(1, 4) if self._once_in(40) else 0)
+
+    def nested(self, number: int, body: bytes) -> bytes:
+        return self._varint(number << 3 | 2) + self._varint(len(body)) + body
+
+    def number(self, number: int, value: int) -> bytes:
+        return self._varint(number << 3) + self._varint(value)
+
+    def fixed(self, number: int, value: int) -> bytes:
+        return self._varint(number << 3 | 1) + value.to_bytes(8, "little")
+
+    def _unknown(self) -> bytes:
+        number = self._random.choice((100, 1000, (1 << 29) - 1))
+        match self._random.randrange(4):
+            case 0:
+                return self.nested(number, b"x" * self._random.randrange(20))
+            case 1:
+                return self.number(number, self._random.choice((0, 1, 300, (1 << 64) - 1)))
+            case 2:
+                return self.fixed(number, 7)
+        return self._varint(number << 3 | 5) + b"abcd"
+
+    def _assemble(self, fields: list[bytes]) -> bytes:
+        if self._once_in(6):
+            fields.insert(self._random.randrange(len(fields) + 1), self._unknown())
+        if self._once_in(12):
+            self._random.shuffle(fields)
+        if fields and self._once_in(40):
+            fields.append(self._random.choice(fields))
+        return b"".join(fields)
+
+    def trace_id(self) -> bytes:
+        return trace_id_of(self._random.randrange(1, self.universe.traces + 1))
+
+    def span(self, trace: bytes) -> bytes:
+        random = self._random
+        span = random.randrange(1, self.universe.spans + 1)
+        start = random.choice((0, 5, 5, 9, 100, 2_000_000))
+        parent = random.choice((0, 0, span - 1, random.randrange(self.universe.spans + 1)))
+        fields = [self.nested(1, trace), self.nested(2, span.to_bytes(8, "big"))]
+        if parent or random.randrange(3) == 0:
+            fields.append(self.nested(4, parent.to_bytes(8, "big")))
+        fields += [self.nested(5, random.choice(NAMES)), self.number(6, random.choice((2, 2, 2, 3, 258)))]
+        fields.append(self.fixed(7, start))
+        fields.append(self.fixed(8, random.choice((0, start + 10, start + 10, start + random.randrange(1 << 24)))))
+        if random.randrange(4) == 0:
+            status = self.nested(2, b"why") + self.number(3, random.choice((2, 2, 1, 0)))
+            fields.append(self.nested(15, self._assemble([status])))
+        return self._assemble(fields)
+
+    def _resource(self) -> bytes:
+        attribute = self._attribute(b"service.name", self._random.choice(SERVICES))
+        return self._assemble([self._attribute(b"host", b"h")] * self._random.randrange(2) + [attribute])
+
+    def _attribute(self, key: bytes, value: bytes) -> bytes:
+        body = self.number(3, 5) if self._once_in(20) else self.nested(1, value)
+        return self.nested(1, self._assemble([self.nested(1, key), self.nested(2, self._assemble([body]))]))
+
+    def traces_data(self) -> bytes:
+        random = self._random
+        trace = self.trace_id()
+        resources = []
+        for _ in range(random.choice((1, 1, 1, 2, 3, 0) if not self.universe.plain else (1,))):
+            fields = [self.nested(1, self._resource())] if not self._once_in(10) else []
+            for _ in range(random.choice((1, 1, 1, 2, 0) if not self.universe.plain else (1,))):
+                scope = [self.nested(1, b"\x0a\x01s")]
+                for _ in range(random.choice((0, 1, 1, 2, 3, 5))):
+                    if random.randrange(3) == 0:
+                        trace = self.trace_id()
+                    scope.append(self.nested(2, self.span(trace)))
+                fields.append(self.nested(2, self._assemble(scope)))
+            resources.append(self.nested(1, self._assemble(fields)))
+        return self._assemble(resources)
+
+    def damaged(self, data: bytes) -> bytes:
+        """*data* with a few bytes changed, lost, repeated or inserted."""
+        random = self._random
+        out = bytearray(data)
+        for _ in range(random.choice((1, 1, 1, 2, 4))):
+            at = random.randrange(len(out) + 1)
+            match random.randrange(7):
+                case 0 if at < len(out):
+                    out[at] ^= 1 << random.randrange(8)
+                case 1 if at < len(out):
+                    out[at] = random.randrange(256)
+                case 2:
+                    del out[at:]
+                case 3:
+                    del out[at : at + random.randrange(1, 9)]
+                case 4:
+                    out[at:at] = random.randbytes(random.randrange(1, 12))
+                case 5:
+                    out[at:at] = b"\xff" * random.randrange(1, 12)
+                case 6:
+                    out[at:at] = out[at : at + random.randrange(1, 40)]
+        return bytes(out)
+
+
+def trace_id_of(number: int) -> bytes:
+    """The id of trace *number*; neighbours share their first eight bytes."""
+    low = number * 0x9E37_79B9_7F4A_7C15 % (1 << 64) or 1
+    return (number // 4).to_bytes(8, "big") + low.to_bytes(8, "big")
