@@ -1,0 +1,162 @@
+"""Settings into one frozen Config: defaults < YAML file < environment < flags; anything not understood is refused."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from spanloom.config.sections import Config, Described, RawPolicy, settings
+from spanloom.config.sources import Setting, from_environment, from_yaml, list_from_yaml
+from spanloom.core.sampling.policies import parse_policies
+from spanloom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Struct = TypeVar("Struct", bound="DataclassInstance")
+
+COMMAND_LINE = "command line"
+DEFAULT = "default"
+_POLICIES = "sampling.policies"
+# Where a file of its own may hold the list: as it is, under `policies`, or in a Collector's `tail_sampling` block.
+_POLICIES_IN_FILE = ("processors", "tail_sampling", "policies")
+
+# (lower, upper): each lower setting must not exceed its upper one.
+_ORDERED = (
+    ("assembly.quiet_s", "assembly.idle_s"),
+    ("assembly.idle_s", "assembly.age_max_s"),
+    ("assembly.age_max_s", "assembly.remember_s"),
+    ("assembly.bytes_max", "assembly.undecided_bytes_max"),
+)
+
+
+class Effective(NamedTuple):
+    """One line of `spanloom explain-config`."""
+
+    key: str
+    value: str
+    where: str  # "default", "spanloom.yaml:12", "environment SPANLOOM__HTTP__PORT", "command line"
+
+
+def load(file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Config:
+    """Read everything once. *overrides* are the flags' texts by dotted key, as `http.port`.
+
+    Raises ConfigError: the key, what was expected, what was found and where it was written.
+    """
+    written = from_yaml(file, environ) if file is not None else {}
+    written |= from_environment(environ)
+    written |= {key: Setting(value, COMMAND_LINE) for key, value in overrides.items()}
+    known = {described.key: described for described in settings(Config())}
+    for key, setting in written.items():
+        if key not in known and not (setting.value is None and _is_section(key, known)):
+            raise ConfigError(_unknown(key, setting, known))
+    if _POLICIES in written:
+        written[_POLICIES] = _policies(written[_POLICIES], environ)
+    values = {key: _read(known[key], setting) for key, setting in written.items() if key in known}
+    config = _assemble(values, {key: written[key].where for key in values})
+    _check_together(config)
+    return config
+
+
+def effective(config: Config) -> list[Effective]:
+    """Every setting, its value as it could be written, and where it came from."""
+    return [
+        Effective(key, option.kind.show(value), config.origins.get(key, DEFAULT))
+        for key, value, option in settings(config)
+    ]
+
+
+def _read(described: Described, setting: Setting) -> object:
+    try:
+        return described.option.kind.read(setting.value)
+    except ValueError:
+        raise ConfigError(_refusal(described.key, described.option.kind.accepts, setting)) from None
+
+
+def _refusal(key: str, expected: str, setting: Setting) -> str:
+    return f"{key}: expected {expected}, found {_found(setting.value)} ({setting.where})"
+
+
+def _found(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return "nothing" if value is None else repr(value)
+
+
+def _is_section(key: str, known: Iterable[str]) -> bool:
+    return any(name.startswith(f"{key}.") for name in known)
+
+
+def _unknown(key: str, setting: Setting, known: Mapping[str, Described]) -> str:
+    if _is_section(key, known):
+        inside = ", ".join(name.removeprefix(f"{key}.") for name in known if name.startswith(f"{key}."))
+        return _refusal(key, f"a section with {inside}", setting)
+    last = key.rpartition(".")[2]
+    namesakes = [name for name in known if name.rpartition(".")[2] == last]
+    near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else f"; the keys are {', '.join(known)}"
+    return f"{key}: unknown key ({setting.where}){hint}"
+
+
+def _policies(setting: Setting, environ: Mapping[str, str]) -> Setting:
+    """The list of policies, out of its own file where a path was given. What is no list is for `_read` to refuse."""
+    entries = setting.value
+    if isinstance(entries, str) and entries:
+        entries = list_from_yaml(Path(entries), environ, _POLICIES_IN_FILE)
+    if not isinstance(entries, tuple):
+        return setting
+    for index, entry in enumerate(entries):
+        if not isinstance(entry.value, dict):
+            raise ConfigError(_refusal(f"{_POLICIES}[{index}]", "a mapping with name and type", Setting(*entry)))
+    bodies = tuple(entry.value for entry in entries)
+    if bodies:
+        _check_policies(bodies, [entry.where for entry in entries])
+    return Setting(bodies, setting.where)
+
+
+def _check_policies(bodies: Sequence[RawPolicy], places: Sequence[str]) -> None:
+    """Let the policies' own parser speak, and add the line that it cannot know."""
+    try:
+        parse_policies(bodies, version=1)
+    except ConfigError as exc:
+        index = re.match(r"sampling\.policies\[(\d+)\]", str(exc))
+        raise ConfigError(f"{exc} ({places[int(index[1]) if index else 0]})") from None
+
+
+def _assemble(values: Mapping[str, object], origins: Mapping[str, str]) -> Config:
+    """The defaults with *values* put in their places."""
+    config = Config(origins=dict(origins))
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            config = _with(config, section, _with(getattr(config, section), name, value))
+        else:
+            config = _with(config, name, value)
+    return config
+
+
+def _with(struct: Struct, name: str, value: object) -> Struct:
+    """A copy of *struct* with one field changed; its Kind has checked the value's type."""
+    changed: Callable[..., Struct] = partial(replace, struct)
+    return changed(**{name: value})
+
+
+def _check_together(config: Config) -> None:
+    """What no single value shows: limits in their order, ports apart."""
+    shown = {line.key: line for line in effective(config)}
+    values = {described.key: described.value for described in settings(config)}
+    for lower, upper in _ORDERED:
+        low, high = values[lower], values[upper]
+        assert isinstance(low, int | float)
+        assert isinstance(high, int | float)
+        if low > high:
+            raise ConfigError(
+                f"{upper}: expected at least {lower}, which is {shown[lower].value} ({shown[lower].where}), "
+                f"found {shown[upper].value} ({shown[upper].where})"
+            )
+    if config.http.port and config.http.port == config.http.query_port:
+        where = shown["http.query_port"].where
+        raise ConfigError(f"http.query_port: expected another port than http.port, found {config.http.port} ({where})")
