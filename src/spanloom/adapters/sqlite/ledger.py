@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -209,11 +209,12 @@ def _read_entries(
 ) -> list[LedgerRecord]:
     query = "SELECT position, body FROM entry WHERE partition = ? AND position >= ? ORDER BY position"
     found: list[LedgerRecord] = []
-    for at, body in connection.execute(query, (partition, position)):
-        bytes_max -= len(body)
-        if found and bytes_max < 0:
-            break
-        found.append(LedgerRecord(at, body))
+    with closing(connection.execute(query, (partition, position))) as rows:  # an open one would hold the log's reset up
+        for at, body in rows:
+            bytes_max -= len(body)
+            if found and bytes_max < 0:
+                break
+            found.append(LedgerRecord(at, body))
     return found
 
 

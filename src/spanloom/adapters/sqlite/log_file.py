@@ -8,7 +8,9 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +29,8 @@ _END = "SELECT base + count FROM chunk WHERE partition = ? ORDER BY base DESC LI
 _OLDEST = "SELECT id, partition, base, count, timestamp_ms FROM chunk WHERE partition = ? ORDER BY base LIMIT ?"
 _BELOW = (
     "SELECT chunk.id, partition, base, count, timestamp_ms, length(body) FROM chunk"
-    " JOIN json_each(?) AS safe ON safe.key = chunk.partition WHERE base + count <= safe.value ORDER BY chunk.id"
+    " JOIN json_each(?) AS safe ON safe.key = chunk.partition WHERE base + count <= safe.value"
+    " ORDER BY chunk.id LIMIT ?"
 )
 _RAISE_HEAD = (
     "INSERT INTO head VALUES (?, ?, ?) ON CONFLICT (partition) DO UPDATE"
@@ -120,11 +123,9 @@ class LogFile:
         with translated(self._path, SourceUnavailable):
             old: list[Chunk] = []
             for partition in range(len(self.ends())):
-                for row in self._connection.execute(_OLDEST, (partition, _TRIM_CHUNKS - len(old))):
-                    chunk = Chunk(*row)
-                    if chunk.timestamp_ms >= older_than_ms:
-                        break  # a wall clock that went back is no reason to tear a hole
-                    old.append(chunk)
+                rows = self._connection.execute(_OLDEST, (partition, _TRIM_CHUNKS - len(old))).fetchall()
+                # A prefix: a wall clock that went back is no reason to tear a hole.
+                old += takewhile(lambda chunk: chunk.timestamp_ms < older_than_ms, (Chunk(*row) for row in rows))
             return self._delete(old)
 
     def cap_step(self, safe: Mapping[int, int]) -> int:
@@ -162,8 +163,8 @@ class LogFile:
     def _reclaim(self, room_bytes: int, safe: Mapping[int, int]) -> int:
         excess = self._used_bytes + room_bytes + self._bytes_max // _SLACK - self._bytes_max
         chosen: list[Chunk] = []
-        for *row, size_bytes in self._connection.execute(_BELOW, (json.dumps(safe),)):
-            if excess <= 0 or len(chosen) == _TRIM_CHUNKS:
+        for *row, size_bytes in self._connection.execute(_BELOW, (json.dumps(safe), _TRIM_CHUNKS)).fetchall():
+            if excess <= 0:
                 break
             chosen.append(Chunk(*row))
             excess -= size_bytes + _ROW_BYTES
@@ -192,27 +193,30 @@ class LogFile:
 def read_records(connection: sqlite3.Connection, path: Path, *, partition: int, offset: int, bytes_max: int) -> Found:
     """Records from *offset* on, whole chunks where they fit; none where the offset is the end or a gap follows it.
 
+    Leaves no statement open: it would keep the write-ahead log from ever being reset.
+
     Raises RecordsDeleted, DataCorrupted, sqlite3.Error.
     """
     records: list[Record] = []
     room_bytes, floor = bytes_max, 0
-    for at_least, earliest, *row in connection.execute(_FROM, (partition, offset)):
-        floor = at_least
-        if offset < earliest:
-            raise RecordsDeleted(partition, offset, earliest)
-        if row[0] is None:
-            break
-        try:
-            if records and len(row[-1]) > room_bytes:
+    with closing(connection.execute(_FROM, (partition, offset))) as rows:
+        for at_least, earliest, *row in rows:
+            floor = at_least
+            if offset < earliest:
+                raise RecordsDeleted(partition, offset, earliest)
+            if row[0] is None:
                 break
-            some = _take(row, offset, room_bytes)
-        except (ValueError, TypeError) as error:  # TypeError: a damaged row head gives values of other types
-            if records:
-                break  # what is whole is given first
-            where = f"chunk of partition {partition} at offset {row[0]}"
-            raise DataCorrupted(str(path), f"{where}: {error}") from error
-        records += some
-        room_bytes -= len(row[-1])  # below 0 if the chunk was not taken to its end: then no further one is
+            try:
+                if records and len(row[-1]) > room_bytes:
+                    break
+                some = _take(row, offset, room_bytes)
+            except (ValueError, TypeError) as error:  # TypeError: a damaged row head gives values of other types
+                if records:
+                    break  # what is whole is given first
+                where = f"chunk of partition {partition} at offset {row[0]}"
+                raise DataCorrupted(str(path), f"{where}: {error}") from error
+            records += some
+            room_bytes -= len(row[-1])  # below 0 if the chunk was not taken to its end: then no further one is
     # With nothing there, what is appended later does not lie below the floor: the gap can be stepped over.
     return Found(records, records[-1].offset + 1 if records else max(offset, floor))
 
