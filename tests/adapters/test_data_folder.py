@@ -4,6 +4,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from spanloom.adapters.sqlite import DataFolder, Durability, SqliteLedger, Sqlit
 from spanloom.errors import ConfigError, DataCorrupted
 from spanloom.model import Message
 from tests.conformance.test_store import document
+
+NOBODY = 65534  # Debian's user without rights
 
 
 def open_folder(path: Path, *, partition_count: int = 4, durability: Durability = Durability.PROCESS) -> DataFolder:
@@ -100,15 +104,29 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, 
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-@pytest.mark.parametrize("name", ["", "log.db", "ledger.db"])
-def test_read_only_files_are_refused(tmp_path: Path, name: str) -> None:
-    """A folder or file without write permission is named."""
-    open_folder(tmp_path).close()
-    (tmp_path / name).chmod(0o500)
+@pytest.fixture
+def plain_folder() -> Iterator[Path]:
+    """A folder of somebody who is not root, who would write anywhere."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() != 0:
+            yield Path(name)
+            return
+        os.chown(name, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
 
-    with pytest.raises(ConfigError, match=str(tmp_path)):
-        open_folder(tmp_path)
+
+@pytest.mark.parametrize("name", ["", "log.db", "ledger.db"])
+def test_read_only_files_are_refused(plain_folder: Path, name: str) -> None:
+    """A folder or file without write permission is named."""
+    open_folder(plain_folder).close()
+    (plain_folder / name).chmod(0o500)
+
+    with pytest.raises(ConfigError, match=str(plain_folder)):
+        open_folder(plain_folder)
 
 
 @pytest.mark.parametrize("name", ["log.db", "ledger.db", "outlet.db", "store/2026.01.02.db"])
