@@ -1,5 +1,6 @@
 """Making SQLite files of our formats; opening them checked against their format, set to the durability asked for."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,8 +54,10 @@ def make_file(path: Path, form: FileFormat) -> None:
 def open_file(path: Path, form: FileFormat, durability: Durability) -> sqlite3.Connection:
     """Open a file that is there for writing.
 
-    Raises ConfigError if it is of another format or version, DataCorrupted if it is empty, sqlite3.Error.
+    Raises ConfigError if it is of another format or version, DataCorrupted if it is empty, sqlite3.Error, OSError.
     """
+    if path.exists() and not os.access(path, os.W_OK, effective_ids=True):  # SQLite would read only, silently
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     connection = _connect(path, mode="rw")
     with ExitStack() as unless_opened:
         unless_opened.callback(connection.close)
