@@ -90,6 +90,37 @@ async def test_nothing_known_is_none_and_not_cached() -> None:
     assert await reader.read(TRACE) is not None
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        b"",
+        b"garbage",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"trace_id": ' + b"[" * 100_000,
+        b'{"trace_id": null, "status": "kept", "spans": []}',
+        b'{"trace_id": "%b", "status": "kept", "spans": []}' % (b"0" * 32),
+        b'{"trace_id": "%b", "status": "dropped"}' % TRACE.hex().encode(),
+        b'{"trace_id": "%b", "status": "dropped", "spans": []}' % TRACE.hex().encode(),
+        b'{"trace_id": "%b", "status": "kept", "spans": [\xff]}' % TRACE.hex().encode(),
+        b'{"trace_id": "%b", "status": "kept", "spans": [], "x": "\xff"}' % TRACE.hex().encode(),
+        b'{"trace_id": "%b", "status": "kept", "spans": [' % TRACE.hex().encode(),
+    ],
+    ids=lambda lie: lie[:50].decode(errors="replace") or "empty",
+)
+async def test_what_is_not_the_trace_asked_for_is_a_miss(lie: bytes) -> None:
+    """A cache that lies costs a read of the store, never the answer; the lie is overwritten."""
+    store, cache = FakeStore([WHOLE]), FakeCache()
+    await cache.put(KEY, lie, 60)
+
+    answer = await reader_of(store, cache).read(TRACE)
+
+    assert answer is not None
+    assert json.loads(answer)["status"] == "kept"
+    assert store.reads == 1
+    assert cache.entries[KEY][0] == answer
+
+
 async def test_without_the_cache_everything_still_answers() -> None:
     """A cache that is away costs time, nothing else."""
     store, cache = FakeStore([WHOLE]), FakeCache(away=True)

@@ -1,13 +1,15 @@
 """Reads traces for people: cache, then store, then what the partitions of this process know.
 
-The cache is disposable: while it is away, everything is answered from the store. Only a trace that is whole (`kept`)
-is cached, because any other is about to change; the writer of a later fragment deletes its key.
+The cache is disposable: while it is away, or says what is not the trace asked for, everything is answered from the
+store. Only a trace that is whole (`kept`) is cached, because any other is about to change; the writer of a later
+fragment deletes its key.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from spanloom.core.codec.json_text import JsonValue
@@ -19,6 +21,17 @@ from spanloom.model import Document
 CACHE_TTL_S = 300.0  # the seed's 5 minutes
 INLINE_BYTES_MAX = 16 << 10  # of span bytes, about 15 ms, are put together on the loop; more goes to a thread
 TTL_JITTER = 0.1  # of the time to live, either way: what was cached together does not expire together
+
+
+class _Cached(msgspec.Struct):
+    """What a cached answer must say to be believed."""
+
+    trace_id: str
+    status: str
+    spans: list[msgspec.Raw]
+
+
+_cached = msgspec.json.Decoder(_Cached)
 
 
 @dataclass(slots=True)
@@ -58,7 +71,7 @@ class TraceReader:
 
     async def _read(self, trace_id: bytes) -> bytes | None:
         key = f"trace:{trace_id.hex()}"
-        cached = await self._cached(key)
+        cached = await self._recall(key, trace_id)
         if cached is not None:
             return cached
         documents = await self._store.read(trace_id.hex())
@@ -73,11 +86,12 @@ class TraceReader:
             await self._remember(key, answer)
         return answer
 
-    async def _cached(self, key: str) -> bytes | None:
+    async def _recall(self, key: str, trace_id: bytes) -> bytes | None:
         try:
-            return await self._cache.get(key)
+            cached = await self._cache.get(key)
         except CacheUnavailable:
             return None
+        return cached if cached is not None and _answers(cached, trace_id) else None
 
     async def _remember(self, key: str, answer: bytes) -> None:
         ttl_s = CACHE_TTL_S * (1 + TTL_JITTER * (2 * self._random() - 1))
@@ -91,6 +105,15 @@ def _shown(documents: Sequence[Document]) -> tuple[str, bytes]:
     """The trace's status and its JSON."""
     trace = assemble(documents)
     return trace.status, _encoded(trace_json(trace))
+
+
+def _answers(cached: bytes, trace_id: bytes) -> bool:
+    """Whether the bytes are what `_remember` puts for that trace; others may write to the same cache."""
+    try:
+        said = _cached.decode(cached)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return said.trace_id == trace_id.hex() and said.status == KEPT and cached.isascii()
 
 
 def _encoded(value: dict[str, JsonValue]) -> bytes:

@@ -1,0 +1,163 @@
+"""Apache Kafka in KRaft mode, one node or a few, on free loopback ports, in a folder the caller gives.
+
+A node that does not start raises, with the end of its log. Nodes are ended by their pid.
+"""
+
+import atexit
+import contextlib
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.servers.jars import jars, java
+from tests.servers.ports import free_ports
+
+VERSION = "4.4.0"
+ARTIFACTS = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
+READY = "Kafka Server started"
+START_S = 60  # about 3 s on an idle machine
+HEAP = "-Xmx512m"
+CLUSTER_ID = "c3Bhbmxvb20tdGVzdHMtMQ"
+
+
+@dataclass(slots=True)
+class Node:
+    """One broker and controller."""
+
+    number: int
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def log(self) -> str:
+        """What it said since it was made."""
+        file = self.folder / "server.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    def start(self) -> None:
+        """Start it, again if need be; `wait` says when it is there."""
+        line = [*_java(), HEAP, "-cp", _classpath(), "kafka.Kafka", str(self.folder / "server.properties")]
+        with (self.folder / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
+
+    def wait(self) -> None:
+        """Wait until it takes requests."""
+        assert self.process is not None
+        ends = time.monotonic() + START_S
+        while READY not in self.log:
+            died = self.process.poll()
+            assert died is None, f"Kafka node {self.number} ended with {died}:\n{self.log[-4000:]}"
+            assert time.monotonic() < ends, f"Kafka node {self.number} not up in {START_S} s:\n{self.log[-4000:]}"
+            time.sleep(0.05)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the node a signal: SIGKILL, SIGSTOP, SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """`kill -9`; may be called again."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass(slots=True)
+class Kafka:
+    """A running cluster."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def brokers(self) -> str:
+        """What a client is given."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+
+@contextmanager
+def kafka(folder: Path, *, nodes: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Kafka]:
+    """A cluster of that many nodes until the block ends; *settings* go into server.properties."""
+    ports = free_ports(2 * nodes)
+    brokers, controllers = ports[:nodes], ports[nodes:]
+    cluster = Kafka()
+    with contextlib.ExitStack() as stop:
+        for number in range(nodes):
+            node = Node(number + 1, folder / f"kafka-{number + 1}", brokers[number])
+            node.folder.mkdir(parents=True)
+            properties = _properties(node, controllers, settings or {})
+            (node.folder / "server.properties").write_text(properties)
+            _format(node, controllers)
+            cluster.nodes.append(node)
+            stop.callback(node.kill)
+            node.start()
+        for node in cluster.nodes:
+            node.wait()
+        yield cluster
+
+
+@cache
+def running() -> Kafka:
+    """One node that all tests of this process share; it ends with the process."""
+    stop = contextlib.ExitStack()
+    atexit.register(stop.close)
+    folder = stop.enter_context(TemporaryDirectory(prefix="spanloom-kafka-", ignore_cleanup_errors=True))
+    return stop.enter_context(kafka(Path(folder)))
+
+
+def _properties(node: Node, controllers: list[int], settings: Mapping[str, str]) -> str:
+    replicas = min(3, len(controllers))
+    listener, controller = (
+        f"PLAINTEXT://127.0.0.1:{node.port}",
+        f"CONTROLLER://127.0.0.1:{controllers[node.number - 1]}",
+    )
+    own = {
+        "process.roles": "broker,controller",
+        "node.id": str(node.number),
+        "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in controllers),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"{listener},{controller}",
+        "advertised.listeners": f"{listener},{controller}",
+        "log.dirs": str(node.folder / "data"),
+        "offsets.topic.replication.factor": str(replicas),
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": str(replicas),
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": str(replicas),
+        "share.coordinator.state.topic.min.isr": "1",
+        "group.initial.rebalance.delay.ms": "0",
+        "auto.create.topics.enable": "false",
+    }
+    return "".join(f"{key}={value}\n" for key, value in {**own, **settings}.items())
+
+
+def _format(node: Node, controllers: list[int]) -> None:
+    quorum = ["--standalone"] if len(controllers) == 1 else ["--initial-controllers", _voters(controllers)]
+    properties = str(node.folder / "server.properties")
+    line = [*_java(), "-cp", _classpath(), "kafka.tools.StorageTool", "format", *quorum]
+    ran = subprocess.run([*line, "-t", CLUSTER_ID, "-c", properties], capture_output=True, text=True, timeout=START_S)
+    assert ran.returncode == 0, f"Kafka's storage cannot be formatted:\n{ran.stdout}{ran.stderr}"
+
+
+def _voters(controllers: list[int]) -> str:
+    """node@host:port:directory id; the ids are ours to choose."""
+    return ",".join(
+        f"{number}@127.0.0.1:{port}:{number:02}AAAAAAAAAAAAAAAAAAAA" for number, port in enumerate(controllers, 1)
+    )
+
+
+def _java() -> list[str]:
+    program = java()
+    assert program, "no Java for Kafka: apt-get install openjdk-17-jdk-headless"
+    return [program, "-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
+
+
+def _classpath() -> str:
+    return f"{jars('kafka', ARTIFACTS)}/*"
