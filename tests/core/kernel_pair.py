@@ -5,6 +5,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol, TypeVar
 
+from spanloom.core._pure.assembler import Assembler
 from spanloom.core.assembly import AssemblerStatistics, Harvest, Limits, Position
 from spanloom.core.sampling.policies import PolicySet, parse_policies
 from spanloom.model import MOVED_HEADER, Decision, Fragment, Record
@@ -40,6 +41,12 @@ class Kernel(Protocol):
 
 Maker = Callable[[Limits, int, int], Kernel]
 
+
+def make(assembler: type[Assembler], limits: Limits, partition: int, partition_count: int) -> Kernel:
+    """A Maker of either kernel, its class bound."""
+    return assembler(limits, partition=partition, partition_count=partition_count)
+
+
 POLICIES: tuple[dict[str, object], ...] = (
     {"name": "errors", "type": "error"},
     {"name": "slow", "type": "latency", "latency": {"threshold_ms": 1}},
@@ -61,12 +68,13 @@ def some_policies(random: Random, version: int) -> PolicySet:
 
 
 def some_limits(random: Random) -> Limits:
-    """Limits that are reached: the defaults, or small ones, sensible or not."""
+    """Limits that are reached: the defaults, or small ones; `quiet` is at most `idle`, as config has it."""
     if random.randrange(3) == 0:
         return Limits(decide_bytes=random.choice((150, 100_000)))
+    quiet_ns = random.choice((2 * S, 2 * S, 2 * S, 0, 1_500_000_001))
     return Limits(
-        quiet_ns=random.choice((2, 2, 2, 0)) * S,
-        idle_ns=random.choice((5, 5, 5, 1, 0)) * S,
+        quiet_ns=quiet_ns,
+        idle_ns=max(quiet_ns, random.choice((5, 5, 5, 1, 0)) * S),
         age_max_ns=random.choice((20, 20, 3)) * S,
         remember_ns=random.choice((30, 30, 6, 0)) * S,
         skew_max_ns=random.choice((60, 600)) * S,
@@ -132,8 +140,8 @@ class Life:
         self._begin(self._starts[0])
 
     def _begin(self, start: Position) -> None:
-        pair = Pair(*(make(self._limits, 0, self._partition_count) for make in self._makers), self._universe)
-        self.pair = pair
+        pure, native = (make(self._limits, 0, self._partition_count) for make in self._makers)
+        pair = self.pair = Pair(pure, native, self._universe)
         self._awaiting = 0
         self._fragments: deque[Fragment] = deque()
         self._rejected: list[int] = []
@@ -169,7 +177,7 @@ class Life:
         random = self._random
         self._now_ms += random.choice((0, 1, 10, 700, 700, 3000, 9000))
         wild = random.randrange(60) == 0
-        return self._now_ms + (random.choice((-5000, 10**6, 10**9)) if wild else 0)
+        return self._now_ms + (random.choice((-5000, 10**6, 10**9, 10**14, -(10**15))) if wild else 0)
 
     def _new_record(self) -> Record:
         random = self._random
@@ -245,6 +253,8 @@ class Life:
             return
         self.restarts += 1
         start = random.choice(self._starts[-20:])
+        if random.randrange(4) == 0:  # time may run ahead of what it was
+            start = start._replace(stream_ns=start.stream_ns + random.choice((1, 5, 40, 400)) * S)
         self._begin(start)
         if random.randrange(4) == 0:
             self._ledger = self._ledger[: random.randrange(len(self._ledger) + 1)]
@@ -254,9 +264,22 @@ class Life:
         if state is not None:
             self.pair(lambda kernel: kernel.restore_sampler(state))
         self._starts = [start]
+        self._replay(self._lose_records(start.offset))
+
+    def _lose_records(self, first: int) -> int:
+        """Retention may have deleted what is to be read first: where reading goes on."""
+        later = [record.offset for record in self._records if record.offset > first]
+        if not later or self._random.randrange(5):
+            return first
+        earliest = self._random.choice(later[:10])
+        self._take(self.pair(lambda kernel: kernel.jump(earliest)))
+        return earliest
+
+    def _replay(self, first: int) -> None:
+        """Read the records from *first* on again, with what happened between them."""
         batch: list[Record] = []
         for record in [*self._records, None]:
-            if record is not None and record.offset < start.offset:
+            if record is not None and record.offset < first:
                 continue
             offset = record.offset if record is not None else self._next
             at = self._random.randrange(3) == 0 or record is None or record.offset in self._skips

@@ -79,9 +79,15 @@ class Writer:
         span = random.randrange(1, self.universe.spans + 1)
         start = random.choice((0, 5, 5, 9, 100, 2_000_000))
         parent = random.choice((0, 0, span - 1, random.randrange(self.universe.spans + 1)))
-        fields = [self.nested(1, trace), self.nested(2, span.to_bytes(8, "big"))]
+        span_id = span.to_bytes(8, "big")
+        if self._once_in(100):
+            trace = random.choice((b"", trace[:15], bytes(16), trace + b"x"))
+        if self._once_in(100):
+            span_id = random.choice((b"", bytes(8), span_id[1:], b"long span id"))
+        fields = [self.nested(1, trace), self.nested(2, span_id)]
         if parent or random.randrange(3) == 0:
-            fields.append(self.nested(4, parent.to_bytes(8, "big")))
+            odd = random.choice((bytes(3), b"abc", bytes(16))) if self._once_in(100) else None
+            fields.append(self.nested(4, odd or parent.to_bytes(8, "big")))
         fields += [self.nested(5, random.choice(NAMES)), self.number(6, random.choice((2, 2, 2, 3, 258)))]
         fields.append(self.fixed(7, start))
         fields.append(self.fixed(8, random.choice((0, start + 10, start + 10, start + random.randrange(1 << 24)))))

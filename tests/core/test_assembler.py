@@ -1,6 +1,7 @@
 """The life of a trace on stream time, example by example (design, section 5)."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import pytest
 
@@ -22,6 +23,7 @@ from spanloom.model import (
     Trigger,
     Verdict,
 )
+from tests.core.kernels import BOTH, MODULES, assembler_class
 from tests.spans import T0_MS, S, Sp, record, trace_id, traces_data
 
 ERRORS_ONLY = ({"name": "errors", "type": "error"},)
@@ -32,6 +34,8 @@ T0_NS = T0_MS * 1_000_000
 class Bench:
     """An assembler of one partition, and what came out of it."""
 
+    kernel: ClassVar[type[Assembler]]  # the one under test
+
     def __init__(
         self,
         policies: tuple[Mapping[str, object], ...] = KEEP_ALL,
@@ -40,7 +44,7 @@ class Bench:
         partition_count: int = 1,
         start: Position | None = None,
     ) -> None:
-        self.assembler = Assembler(limits or Limits(), partition=0, partition_count=partition_count)
+        self.assembler = self.kernel(limits or Limits(), partition=0, partition_count=partition_count)
         if start:
             self.assembler.restore(start)
         self.assembler.configure(parse_policies(policies, version=1))
@@ -67,6 +71,19 @@ class Bench:
     @property
     def tally(self) -> Tally:
         return self.assembler.statistics().tally
+
+
+@pytest.fixture(params=BOTH, autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs on one kernel after the other."""
+    name = str(request.param)
+    monkeypatch.setattr(Bench, "kernel", assembler_class(name), raising=False)
+    return name
+
+
+def test_the_kernel_asked_for_is_the_one_that_runs(kernel: str) -> None:
+    """Each run of these tests is on the kernel that its name says."""
+    assert type(Bench().assembler).__module__ == MODULES[kernel]
 
 
 def seconds(decision: Decision) -> float:
@@ -298,9 +315,10 @@ def test_a_replay_rebuilds_what_the_ledger_decided(committed: int) -> None:
     ]
     first = Bench()
     starts: dict[int, Position] = {}
+    last_ns = -1
     for one in records:
-        now = first.assembler
-        starts[one.offset] = Position(one.offset, now.stream_ns, now._last_timestamp_ns, Tally())
+        starts[one.offset] = Position(one.offset, first.assembler.stream_ns, last_ns, Tally())
+        last_ns = one.timestamp_ms * 1_000_000
         first.feed(one)
     first.confirm_all()
     second = Bench(start=starts[committed])

@@ -12,6 +12,7 @@ from spanloom.core.ledger import (
     Entry,
     Fence,
     Rate,
+    Probe,
     Skip,
     Tick,
     chunk_decisions,
@@ -54,6 +55,7 @@ ENTRIES: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Config, U64, U32, st.binary(max_size=50)),
     st.builds(Rate, U64, st.floats(0, 1), st.integers(0, 255)),
     st.builds(Skip, U64, st.text(max_size=30)),
+    st.builds(Probe, U64),
     st.builds(Checkpoint, U64, st.builds(Tally, received=U64, stored=U64), st.binary(max_size=50)),
 )
 

@@ -12,8 +12,12 @@ __all__ = ["KERNEL", "Assembler", "ScannedSpan", "Split", "hashes", "scan", "spl
 
 KERNEL = "pure"
 hashes: PartitionHashes = pure_hashes
-if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom._native.hashes"):
+if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom._native.kernel"):
     from spanloom._native import hashes as native_hashes
+    from spanloom._native import kernel as native
 
     KERNEL = "native"
     hashes = native_hashes
+    Assembler = native.Assembler  # type: ignore[misc, assignment]
+    scan = native.scan
+    split_by_trace = native.split_by_trace

@@ -1,6 +1,7 @@
 """Compressed bodies."""
 
 import gzip
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,11 @@ from hypothesis import strategies as st
 from spanloom.core.codec.compression import PARTS_MAX, decompress
 from spanloom.errors import DecodeError
 
-ENCODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [("gzip", gzip.compress), ("zstd", zstandard.compress)]
+ENCODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("gzip", gzip.compress),
+    ("zstd", zstandard.compress),
+    ("deflate", zlib.compress),
+]
 both = pytest.mark.parametrize(("encoding", "encode"), ENCODINGS)
 
 
@@ -80,8 +85,8 @@ def test_no_encoding_is_no_change() -> None:
     assert decompress(b"as it is", " Identity ", size_max=1) == b"as it is"
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip"])
+@pytest.mark.parametrize("encoding", ["br", "lzma", "gzip, gzip"])
 def test_an_encoding_we_do_not_read_is_named(encoding: str) -> None:
     """The error lists what is read."""
-    with pytest.raises(DecodeError, match="content_encoding: expected gzip, x-gzip, zstd"):
+    with pytest.raises(DecodeError, match="content_encoding: expected gzip, x-gzip, zstd, deflate"):
         decompress(b"x", encoding, size_max=1)

@@ -39,6 +39,7 @@ from spanloom.model import (
 )
 
 NS_PER_MS = 1_000_000
+TIMESTAMP_MS_MAX = 9_000_000_000_000  # the year 2255: ns of what a sender's clock claims must fit in 63 bits
 
 
 class _Past(NamedTuple):
@@ -235,13 +236,13 @@ class Assembler:
         """Move stream time to the record, decide what that makes due, open the record's line."""
         assert record.offset >= self._offset, f"offset {record.offset} fed at {self._offset}"
         line = self._books.begin(record.offset, self._stream_ns, self._last_timestamp_ns)
-        timestamp = record.timestamp_ms * NS_PER_MS
+        timestamp = max(-TIMESTAMP_MS_MAX, min(record.timestamp_ms, TIMESTAMP_MS_MAX)) * NS_PER_MS
         last = self._last_timestamp_ns
         if last < 0 or timestamp <= last + self._limits.skew_max_ns:
             self._stream_ns = max(self._stream_ns, timestamp)
         self._last_timestamp_ns = timestamp
+        self._expire()  # before the record counts as read: decisions on its own spans are not forgotten yet
         self._offset = record.offset + 1
-        self._expire()
         return line
 
     def _hold(self, line: Line, count: int) -> None:
@@ -327,12 +328,16 @@ class Assembler:
         return Gathering(trace_id, self._created, offset, offset, inherited, born_ns=now, last_ns=now)
 
     def _remembered(self, trace_id: bytes, offset: int) -> list[_Past]:
-        """The trace's decisions that count at *offset*: not forgotten, not of spans yet to come in a replay."""
+        """The trace's decisions that count at *offset*: not forgotten, not of spans yet to come in a replay.
+
+        One whose own spans are read again always counts: where retention took records away, stream time in a replay
+        may run ahead of what it was.
+        """
         horizon = self._stream_ns - self._limits.remember_ns
         return [
             past
             for past in self._past.get(trace_id, ())
-            if past.decision.stream_ns >= horizon and past.decision.first <= offset
+            if past.decision.first <= offset and (past.decision.stream_ns >= horizon or offset <= past.decision.cut)
         ]
 
     # Replay: a span that an earlier owner had decided.

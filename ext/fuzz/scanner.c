@@ -1,0 +1,60 @@
+/*
+ * Fuzzes the scanner: scanner SEED ROUNDS FILE... damages the files' bytes and scans them, under the sanitizers.
+ * Beside reading within bounds it holds: what is framed again can be scanned, and holds as many spans.
+ */
+#include <assert.h>
+
+#include "feed.h"
+#include "mutation.h"
+
+static void split_and_scan(sl_scan *scan, sl_traces *traces, const sl_key *key) {
+    sl_scan again = {0};
+    sl_fault fault;
+    for (size_t i = 0; i < scan->spans.count; i++) {
+        sl_chain(&traces->list.items[scan->spans.items[i].trace], scan, (uint32_t)i);
+    }
+    for (size_t i = 0; i < traces->list.count; i++) {
+        const sl_trace *trace = &traces->list.items[i];
+        size_t size = sl_measure_chain(scan, trace->first);
+        uint8_t *part = malloc(size);
+        assert(part && sl_write_chain(scan, trace->first, part) == part + size);
+        int status = sl_scan_record(&again, (sl_slice){part, size}, &fault);
+        assert(status == SL_OK && !again.rejected && again.spans.count == trace->count);
+        sl_traces alone = {0};
+        assert(sl_group(&alone, &again, key) == SL_OK && alone.list.count == 1);
+        sl_traces_free(&alone);
+        free(part);
+    }
+    sl_scan_free(&again);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4) return 2;
+    sl_dice dice = {strtoull(argv[1], NULL, 10) * 2 + 1};
+    sl_corpus corpus = sl_read_corpus(argv + 3, argc - 3);
+    if (!corpus.count) return 2;
+    size_t good = 0, rounds = strtoull(argv[2], NULL, 10);
+    sl_scan scan = {0};
+    sl_traces traces = {0};
+    sl_key key = {sl_roll(&dice), sl_roll(&dice)};
+    for (size_t round = 0; round < rounds; round++) {
+        sl_sample sample = corpus.samples[sl_choose(&dice, corpus.count)];
+        for (size_t i = sl_choose(&dice, 5); i; i--) sl_damage(&sample, &dice);
+        uint8_t *exact = malloc(sample.size ? sample.size : 1); /* its own block: a byte too far is seen */
+        memcpy(exact, sample.bytes, sample.size);
+        sl_fault fault;
+        if (sl_scan_record(&scan, (sl_slice){exact, sample.size}, &fault) == SL_OK) {
+            good++;
+            assert(sl_group(&traces, &scan, &key) == SL_OK);
+            split_and_scan(&scan, &traces, &key);
+        } else {
+            assert(fault.kind != SL_FAULT_NONE && fault.position <= sample.size);
+        }
+        free(exact);
+    }
+    sl_scan_free(&scan);
+    sl_traces_free(&traces);
+    free(corpus.samples);
+    printf("scanner: %zu rounds, %zu whole records\n", rounds, good);
+    return 0;
+}

@@ -1,0 +1,159 @@
+"""Native twin of spanloom.core._pure.wire: the same spans, parts and faults. The reading is C (scan.h and below it)."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from crossing cimport bytes_of, id_bytes, key_of, slice_of, span_id_bytes
+from kernel_c cimport *
+
+import os
+
+from spanloom.core._pure.wire import _FAULTS, FIELD_NUMBER_MAX, ScannedSpan, Split
+from spanloom.errors import DecodeError
+
+cdef sl_key process_key = key_of(os.urandom(16))  # of every hash table here; drawn once, never shown
+
+
+def decode_error(int kind, position, a, b, c, bytes found):
+    """The DecodeError that the pure kernel raises for the same fault; the arguments are sl_fault's fields."""
+    if kind == SL_FAULT_TRUNCATED:
+        return DecodeError("truncated", f"{a + b} bytes", f"{c}", position)
+    if kind == SL_FAULT_OPEN_VARINT:
+        return DecodeError("truncated", "a varint", "the end of the message", position)
+    if kind == SL_FAULT_LONG_VARINT:
+        return DecodeError("varint", "at most 10 bytes", "more", position)
+    if kind == SL_FAULT_FIELD_NUMBER:
+        return DecodeError("field_number", f"1 to {FIELD_NUMBER_MAX}", f"{a}", position)
+    if kind == SL_FAULT_WIRE_TYPE:
+        return DecodeError("wire_type", "0, 1, 2 or 5", f"{a}", position)
+    if kind == SL_FAULT_OTHER_TYPE:
+        return DecodeError("wire_type", f"{b} for field {c}", f"{a}", position)
+    reason = _id_reason(kind)
+    return DecodeError(reason, _FAULTS[reason], found.hex() or "nothing", position)
+
+
+cdef str _id_reason(int kind):
+    if kind == SL_FAULT_TRACE_ID:
+        return "trace_id"
+    return "span_id" if kind == SL_FAULT_SPAN_ID else "parent_span_id"
+
+
+cdef _error_of(const sl_fault *fault):
+    return decode_error(fault.kind, fault.position, fault.a, fault.b, fault.c, bytes_of(fault.id))
+
+
+cdef class _Scan:
+    """Owns the scratch of one scan."""
+
+    cdef sl_scan scan
+    cdef sl_traces traces
+    cdef bytes record  # what the scan borrows from
+
+    def __cinit__(self):
+        memset(&self.scan, 0, sizeof(self.scan))
+        memset(&self.traces, 0, sizeof(self.traces))
+
+    def __dealloc__(self):
+        sl_scan_free(&self.scan)
+        sl_traces_free(&self.traces)
+
+    cdef int read(self, bytes record) except -1:
+        """Scan the record. Raises DecodeError where its framing is malformed."""
+        cdef sl_fault fault
+        cdef int status
+        cdef sl_slice value = slice_of(record)
+        self.record = record
+        with nogil:
+            status = sl_scan_record(&self.scan, value, &fault)
+        if status == SL_MALFORMED:
+            raise _error_of(&fault)
+        if status != SL_OK:
+            raise MemoryError
+        return 0
+
+    cdef int group(self) except -1:
+        """Chain each trace's spans."""
+        cdef size_t i
+        cdef int status
+        with nogil:
+            status = sl_group(&self.traces, &self.scan, &process_key)
+            if status == SL_OK:
+                for i in range(self.scan.spans.count):
+                    sl_chain(&self.traces.list.items[self.scan.spans.items[i].trace], &self.scan, <uint32_t>i)
+        if status != SL_OK:
+            raise MemoryError
+        return 0
+
+    cdef tuple part(self, size_t index):
+        """Trace id and TracesData of one trace."""
+        cdef sl_trace *trace = &self.traces.list.items[index]
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, sl_measure_chain(&self.scan, trace.first))
+        sl_write_chain(&self.scan, trace.first, <uint8_t *>PyBytes_AS_STRING(out))
+        return id_bytes(trace.id), out
+
+
+cdef bytes _resource_bytes(const sl_resource *resource):
+    """The Resource message, merged where it stands more than once."""
+    cdef sl_slice message = resource.message
+    cdef sl_reader reader = sl_reader(message.at, message.at, message.at + message.size)
+    cdef sl_field field
+    cdef sl_fault unused
+    parts = []
+    while reader.at < reader.end:
+        sl_read_field(&reader, &field, &unused)
+        if field.number == 1:
+            parts.append(bytes_of(sl_slice(field.value, field.stop - field.value)))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def scan(bytes data not None):
+    """Every span of a TracesData, in order; raises DecodeError unless all of it can be used (a record is atomic)."""
+    cdef _Scan scanned = _Scan()
+    cdef const sl_span *span
+    cdef const sl_resource *resource
+    cdef size_t i
+    cdef uint32_t last = UINT32_MAX
+    scanned.read(data)
+    if scanned.scan.rejected:
+        raise _error_of(&scanned.scan.rejection)
+    spans = []
+    resource_bytes = service = b""
+    for i in range(scanned.scan.spans.count):
+        span = &scanned.scan.spans.items[i]
+        if span.resource != last:
+            last = span.resource
+            resource = &scanned.scan.resources.items[last]
+            resource_bytes, service = _resource_bytes(resource), bytes_of(resource.service)
+        spans.append(
+            ScannedSpan(
+                id_bytes(span.trace_id),
+                span_id_bytes(span.span_id),
+                span_id_bytes(span.parent) if span.parent else b"",
+                bytes_of(span.name),
+                span.kind,
+                span.start_unix_ns,
+                span.end_unix_ns,
+                span.error,
+                bytes_of(span.body),
+                resource_bytes,
+                service,
+                "",
+                span.body.at - <const uint8_t *>PyBytes_AS_STRING(data),
+            )
+        )
+    return spans
+
+
+def split_by_trace(bytes data not None):
+    """Take a TracesData apart by trace, for producers. Raises DecodeError where its framing is malformed."""
+    cdef _Scan scanned = _Scan()
+    cdef size_t i
+    scanned.read(data)
+    scanned.group()
+    reason = ""
+    if scanned.scan.rejected:
+        fault = _id_reason(scanned.scan.rejection.kind)
+        reason = f"{fault} of the span at byte {scanned.scan.rejection.position}: expected {_FAULTS[fault]}"
+    parts = [scanned.part(i) for i in range(scanned.traces.list.count)]
+    return Split(parts, scanned.scan.spans.count, scanned.scan.rejected, reason)
