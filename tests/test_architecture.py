@@ -62,7 +62,7 @@ IMPURE = {
         "signal",
     ),
     *("time", "random", "secrets", "logging", "structlog", "os", "io", "pathlib", "shutil", "tempfile", "sqlite3"),
-    *("confluent_kafka", "redis", "elasticsearch", "h11", "httptools", "yaml"),
+    *("confluent_kafka", "redis", "elasticsearch", "h11", "httptools", "grpc", "yaml"),
 }
 IMPURE_ALLOWED = {("spanloom.core.kernel", "os")}  # reads SPANLOOM_PURE, once
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "managers", "misc"}
@@ -70,6 +70,7 @@ BANNED_CLASSES = re.compile(r"(Manager|Helper|Base|Util|Utils)$")
 EXCEPT_EXCEPTION_ALLOWED = {
     "spanloom.actors.supervisor",
     "spanloom.cli.main",
+    "spanloom.adapters.grpc",  # as adapters.http
     "spanloom.adapters.http",  # supervises its connections: a handler's bug costs one request, answered with 500
 }
 FUNCTION_LINES_MAX, MODULE_LINES_MAX, POSITIONAL_MAX = 70, 500, 4

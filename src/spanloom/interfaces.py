@@ -5,10 +5,19 @@ its reader removes repeats, so the answer to doubt is always to do it again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spanloom.errors import StoreRejected
-from spanloom.model import Committed, Document, HttpRequest, HttpResponse, LedgerRecord, Message, Record
+from spanloom.model import (
+    Committed,
+    Document,
+    HttpRequest,
+    HttpResponse,
+    LedgerRecord,
+    Message,
+    PartitionChange,
+    Record,
+)
 
 
 class SpanLog(Protocol):
@@ -59,6 +68,22 @@ class SpanSource(Protocol):
         """The offset the next record will get."""
 
 
+class Membership(Protocol):
+    """A place in the group whose members share the partitions. One task uses it."""
+
+    async def join(self) -> None:
+        """Ask to be given partitions. May be called again after `leave`."""
+
+    async def next_change(self) -> PartitionChange:
+        """Wait for the next change; the one before is acknowledged, or comes again. A cancelled call loses nothing."""
+
+    async def acknowledge(self, change: PartitionChange) -> None:
+        """*change* is carried out. From here on commits of what was revoked raise Fenced; of what is lost, already."""
+
+    async def leave(self) -> None:
+        """Give back, at once, whatever we still have. May be called again."""
+
+
 class LedgerReader(Protocol):
     """One ledger partition from the position it was opened at, in order, each record once."""
 
@@ -83,7 +108,11 @@ class Ledger(Protocol):
 
 
 class TraceStore(Protocol):
-    """Documents by id; a second write of an id is a success and changes nothing."""
+    """Documents by id; a second write of an id is a success and changes nothing.
+
+    A write is durable when it returns, and in the readers' sight at the latest after the backend's next refresh (a
+    second on Elasticsearch, at once elsewhere).
+    """
 
     async def write(self, documents: Sequence[Document]) -> Sequence[StoreRejected]:
         """Make every document durable, but those returned, which will never be accepted.
@@ -119,6 +148,17 @@ class Cache(Protocol):
 
     async def delete(self, key: str) -> None:
         """Forget the key. Raises CacheUnavailable."""
+
+
+@runtime_checkable
+class BatchCache(Protocol):
+    """What a Cache can beside, where many keys cost about one round trip."""
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Each key's value, or None, in the keys' order. Raises CacheUnavailable."""
+
+    async def put_many(self, values: Mapping[str, bytes], ttl_s: float) -> None:
+        """Keep each value for about *ttl_s* seconds. Raises CacheUnavailable: some may be kept."""
 
 
 class Retention(Protocol):

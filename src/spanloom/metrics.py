@@ -81,13 +81,18 @@ METRICS = {
         Metric("spanloom_ledger_appends_total", Kind.COUNTER, "records", "Ledger records appended", _PARTITION),
         Metric("spanloom_store_writes_total", Kind.COUNTER, "documents", "Documents the store made durable"),
         Metric("spanloom_store_rejected_total", Kind.COUNTER, "documents", "Documents the store will never accept"),
+        # The intake's own: accepted = produced + dropped_head + refused + waiting.
+        Metric("spanloom_intake_spans_accepted_total", Kind.COUNTER, "spans", "Spans sent to us that could be read"),
         Metric(
             "spanloom_intake_spans_total",
             Kind.COUNTER,
             "spans",
-            "Spans sent to us: accepted (in the log), rejected (for what they are), refused (come back later)",
+            "What became of them: produced (in the log), dropped_head (not sampled), refused (come back later); beside "
+            "them rejected (never accepted: a bad id)",
             ("outcome",),
         ),
+        Metric("spanloom_intake_spans_waiting", Kind.GAUGE, "spans", "Accepted spans on their way into the log"),
+        Metric("spanloom_intake_waiting_bytes", Kind.GAUGE, "bytes", "Request bytes on their way into the log"),
         Metric(
             "spanloom_intake_requests_total",
             Kind.COUNTER,
@@ -99,6 +104,13 @@ METRICS = {
         Metric("spanloom_http_connections_open", Kind.GAUGE, "connections", "Open HTTP connections"),
         Metric("spanloom_http_connections_total", Kind.COUNTER, "connections", "HTTP connections accepted"),
         Metric("spanloom_http_refused_total", Kind.COUNTER, "requests", "Requests malformed, too large or too slow"),
+        Metric(
+            "spanloom_grpc_calls_total",
+            Kind.COUNTER,
+            "calls",
+            "gRPC calls: answered, refused (before the method saw them), slow (their message did not come), crashed",
+            ("outcome",),
+        ),
         Metric("spanloom_http_crashes_total", Kind.COUNTER, "requests", "Requests that met a bug; each is in the log"),
     )
 }

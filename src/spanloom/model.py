@@ -12,6 +12,7 @@ TRACES_COMPLETE = "traces-complete"
 SAMPLING_DECISIONS = "sampling-decisions"
 DEAD_LETTERS = "spans-dead-letter"
 LEDGER = "spanloom-ledger"
+POLICIES = "spanloom-policies"
 
 MOVED_HEADER = "moved"  # on a span produced again to the partition its trace id names
 
@@ -48,6 +49,30 @@ class LedgerRecord(NamedTuple):
 
     position: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The group gives us these partitions, beside those we have."""
+
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The group wants these back; nobody else has them before we acknowledge."""
+
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """These are others' already: we were away for too long."""
+
+    partitions: tuple[int, ...]
+
+
+PartitionChange = Assigned | Revoked | Lost
 
 
 class Verdict(IntEnum):

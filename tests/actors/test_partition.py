@@ -193,7 +193,7 @@ async def test_draining_commits_what_is_decided_and_returns(autojump_clock: trio
         await eventually(lambda: _holds(town, {1: 1}))
         await town.send(Sp(2, 1))
         await trio.sleep(0.2)
-        town.board.draining.set()
+        town.board.drain([0])
     assert (await town.log.committed(0)).offset == 1
     again = Town()
     again.world = replace(town.world)

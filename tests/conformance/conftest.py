@@ -5,15 +5,33 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.kafka_rig import KafkaRig
 from tests.conformance.rigs import MemoryRig, Rig, SqliteRig
+from tests.servers import need_servers
+from tests.servers.kafka import running
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "kafka"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     """The implementation under test."""
-    rig: Rig = MemoryRig() if request.param == "memory" else SqliteRig(tmp_path / "data")
+    rig: Rig
+    match request.param:
+        case "memory":
+            rig = MemoryRig()
+        case "sqlite":
+            rig = SqliteRig(tmp_path / "data")
+        case _:
+            need_servers()
+            rig = KafkaRig(running())
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def own_disk(rig: Rig) -> None:
+    """The test is for an implementation that manages its disk and its offsets itself."""
+    if not rig.own_disk:
+        pytest.skip("a server manages them")
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from spanloom.adapters.memory import MemoryCache, MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
+from spanloom.adapters.memory import MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
 from spanloom.adapters.sqlite import DataFolder, SqliteLedger, SqliteLog, SqliteOutlet, SqliteStore
-from spanloom.interfaces import Cache, Ledger, Outlet, PartitionReader, SpanLog, SpanSource, TraceStore
+from spanloom.interfaces import Ledger, Outlet, PartitionReader, SpanLog, SpanSource, TraceStore
 from spanloom.model import Record
 
 PARTITIONS = 4
@@ -70,6 +70,8 @@ class Rig(Protocol):
 
     clock: Clock
     durable: bool  # what was written is there when the role is opened again
+    own_disk: bool  # it has a cap of its own to keep, and hands out the offsets itself
+    metadata_bytes_max: int  # of a commit
 
     @abstractmethod
     async def log(self, *, log_bytes_max: int = 1 << 40, batch_bytes: int = BATCH_BYTES) -> Log:
@@ -96,6 +98,8 @@ class MemoryRig(Rig):
     """The fakes."""
 
     durable = False
+    own_disk = True
+    metadata_bytes_max = 1 << 20
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -124,6 +128,8 @@ class SqliteRig(Rig):
     """One data folder, opened anew for each role asked for."""
 
     durable = True
+    own_disk = True
+    metadata_bytes_max = 1 << 20
 
     def __init__(self, path: Path) -> None:
         self.clock = Clock()
@@ -159,11 +165,6 @@ class SqliteRig(Rig):
     def close(self) -> None:
         """Close the folder."""
         self._open.close()
-
-
-async def memory_cache(entries_max: int) -> Cache:
-    """The in-process cache, on trio's clock."""
-    return MemoryCache(entries_max=entries_max)
 
 
 async def read_until(reader: PartitionReader, end: int) -> list[Record]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from spanloom.interfaces import BatchCache
 from tests.conformance.cache_rigs import CacheRig, MemoryCacheRig, RedisCacheRig
 from tests.servers import redis
 
@@ -67,3 +68,18 @@ async def test_a_full_cache_forgets_what_was_used_least_recently(rig: CacheRig) 
     await cache.put("d", b"value", 60)
 
     assert [await cache.get(key) is not None for key in ("a", "b", "c", "d")] == [True, False, True, True]
+
+
+async def test_many_keys_are_answered_and_kept_at_once(rig: CacheRig) -> None:
+    """Values come back in the keys' order, None where there is none, and end with their time to live; none is fine."""
+    cache = await rig.cache(10)
+    assert isinstance(cache, BatchCache)
+
+    await cache.put_many({"sampled:a": b"1", "sampled:b": b""}, rig.seconds(10))
+    await cache.put_many({}, 60)
+
+    assert list(await cache.get_many(["sampled:b", "sampled:x", "sampled:a"])) == [b"", None, b"1"]
+    assert list(await cache.get_many([])) == []
+    assert await cache.get("sampled:a") == b"1"
+    await rig.sleep(12)
+    assert list(await cache.get_many(["sampled:a", "sampled:b"])) == [None, None]

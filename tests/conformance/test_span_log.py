@@ -176,6 +176,7 @@ async def test_offsets_are_never_given_again_after_retention_and_a_restart(durab
     assert await log.end_offset(0) == 7
 
 
+@pytest.mark.usefixtures("own_disk")
 async def test_a_reserved_offset_is_not_given_away(rig: Rig) -> None:
     """After `reserve` the next record lies at the reserved offset; a lower reservation changes nothing."""
     log = await rig.log()
@@ -188,6 +189,7 @@ async def test_a_reserved_offset_is_not_given_away(rig: Rig) -> None:
     assert [record.offset for record in await everything(log, 0)] == [0, 100]
 
 
+@pytest.mark.usefixtures("own_disk")
 async def test_a_restarted_log_starts_above_its_commits(durable_rig: Rig) -> None:
     """A log that lost its tail (a power cut) never gives away an offset that was committed."""
     await (await durable_rig.log()).commit(0, Committed(40, b""))
@@ -212,6 +214,7 @@ async def test_retention_deletes_by_age_only_what_is_older(rig: Rig) -> None:
     assert [record.value for record in await everything(log, 1, 1)] == [b"3"]
 
 
+@pytest.mark.usefixtures("own_disk")
 async def test_a_full_log_refuses_appends_and_names_its_cap(rig: Rig) -> None:
     """At the cap with nothing committed an append raises Overloaded, appends nothing, and reading goes on."""
     log = await rig.log(log_bytes_max=2_000_000)
@@ -225,6 +228,7 @@ async def test_a_full_log_refuses_appends_and_names_its_cap(rig: Rig) -> None:
     assert len(await everything(log, 0)) == ends[0] > 0
 
 
+@pytest.mark.usefixtures("own_disk")
 async def test_a_full_log_takes_appends_again_once_offsets_are_committed(rig: Rig) -> None:
     """At the cap the oldest records below the committed offsets make room; those above stay."""
     log = await rig.log(log_bytes_max=2_000_000)
@@ -241,6 +245,7 @@ async def test_a_full_log_takes_appends_again_once_offsets_are_committed(rig: Ri
     assert [record.offset for record in await everything(log, 0, 5)] == list(range(5, end + 1))
 
 
+@pytest.mark.usefixtures("own_disk")
 async def test_the_last_record_below_a_commit_makes_room_too(rig: Rig) -> None:
     """A committed offset frees everything below it, the record right before it included."""
     log = await rig.log(log_bytes_max=2_000_000)
@@ -252,6 +257,7 @@ async def test_the_last_record_below_a_commit_makes_room_too(rig: Rig) -> None:
     assert [record.offset for record in await everything(log, 0, 1)] == [1]
 
 
+@pytest.mark.usefixtures("own_disk")
 async def test_trim_brings_a_log_at_its_cap_below_it(durable_rig: Rig) -> None:
     """A log over its cap (it was lowered, say) loses its oldest records below the offsets given, not more."""
     log = await durable_rig.log()

@@ -7,8 +7,9 @@ import pytest
 
 from spanloom.core._pure.assembler import Assembler
 from spanloom.core.assembly import Limits
+from spanloom.core.deaths import ACCUSATIONS_MAX, DEATHS_MAX
 from spanloom.core.ledger import NO_OFFSET, Fence, encode
-from spanloom.core.ownership import ACCUSATIONS_MAX, DEATHS_MAX, Ownership, Phase, decode_metadata
+from spanloom.core.ownership import Ownership, Phase, decode_metadata
 from spanloom.core.sampling.policies import parse_policies
 from spanloom.errors import Fenced
 from spanloom.model import Committed, Fragment, LedgerRecord, Record

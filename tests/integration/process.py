@@ -36,7 +36,9 @@ class Process:
         assert isinstance(ready, dict), f"spanloom ended with {popen.returncode}: {self.log}"
         ports = ready["ports"]
         assert isinstance(ports, dict)
-        self.intake = f"http://127.0.0.1:{ports['intake']}"
+        self.intake = f"http://127.0.0.1:{ports.get('intake')}"  # a member that takes no spans has none
+        self.grpc = f"127.0.0.1:{ports.get('grpc')}"
+        self.zipkin = f"http://127.0.0.1:{ports.get('zipkin')}"
         self.query = f"http://127.0.0.1:{ports['query']}"
 
     def _read(self) -> None:
@@ -106,7 +108,7 @@ def eventually(look: Callable[[], Found | None], within_s: float) -> Found:
 def command(folder: Path, settings: Mapping[str, str] = QUICK, *flags: str) -> list[str]:
     """The command line of a node on *folder*."""
     sets = [f"--set={key}={value}" for key, value in settings.items()]
-    ports = ["--port=0", "--query-port=0"]
+    ports = ["--port=0", "--query-port=0", "--set=http.zipkin_port=0", "--set=grpc.port=0"]
     return [sys.executable, "-m", "spanloom", "run", f"--data={folder}", "--set=log.format=json", *ports, *sets, *flags]
 
 

@@ -23,6 +23,8 @@ ARTIFACTS = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1
 READY = "Kafka Server started"
 START_S = 60  # about 3 s on an idle machine
 HEAP = "-Xmx512m"
+USER, PASSWORD = "spanloom", "hunter2"  # on the second listener
+_JAAS = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
 CLUSTER_ID = "c3Bhbmxvb20tdGVzdHMtMQ"
 
 
@@ -33,6 +35,7 @@ class Node:
     number: int
     folder: Path
     port: int
+    sasl_port: int  # the same broker, for those who name themselves
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -85,12 +88,12 @@ class Kafka:
 @contextmanager
 def kafka(folder: Path, *, nodes: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Kafka]:
     """A cluster of that many nodes until the block ends; *settings* go into server.properties."""
-    ports = free_ports(2 * nodes)
-    brokers, controllers = ports[:nodes], ports[nodes:]
+    ports = free_ports(3 * nodes)
+    brokers, controllers, sasl = ports[:nodes], ports[nodes : 2 * nodes], ports[2 * nodes :]
     cluster = Kafka()
     with contextlib.ExitStack() as stop:
         for number in range(nodes):
-            node = Node(number + 1, folder / f"kafka-{number + 1}", brokers[number])
+            node = Node(number + 1, folder / f"kafka-{number + 1}", brokers[number], sasl[number])
             node.folder.mkdir(parents=True)
             properties = _properties(node, controllers, settings or {})
             (node.folder / "server.properties").write_text(properties)
@@ -114,10 +117,8 @@ def running() -> Kafka:
 
 def _properties(node: Node, controllers: list[int], settings: Mapping[str, str]) -> str:
     replicas = min(3, len(controllers))
-    listener, controller = (
-        f"PLAINTEXT://127.0.0.1:{node.port}",
-        f"CONTROLLER://127.0.0.1:{controllers[node.number - 1]}",
-    )
+    listener = f"PLAINTEXT://127.0.0.1:{node.port},SASL_PLAINTEXT://127.0.0.1:{node.sasl_port}"
+    controller = f"CONTROLLER://127.0.0.1:{controllers[node.number - 1]}"
     own = {
         "process.roles": "broker,controller",
         "node.id": str(node.number),
@@ -125,6 +126,9 @@ def _properties(node: Node, controllers: list[int], settings: Mapping[str, str])
         "controller.listener.names": "CONTROLLER",
         "listeners": f"{listener},{controller}",
         "advertised.listeners": f"{listener},{controller}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": _JAAS,
         "log.dirs": str(node.folder / "data"),
         "offsets.topic.replication.factor": str(replicas),
         "offsets.topic.num.partitions": "4",

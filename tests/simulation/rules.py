@@ -30,6 +30,9 @@ POLICIES = parse_policies(
     version=1,
 )  # fmt: skip
 IdentityKey = tuple[bytes, bytes, int, int]  # trace id, span id, kind, content
+Place = tuple[bytes, int]  # trace id, first offset
+DocumentKey = tuple[int, bytes, int]  # day, trace id, first offset
+DAY_NS = 5 * S  # short, so that a run sees many
 
 
 @dataclass(slots=True)
@@ -40,14 +43,18 @@ class World:
     records: list[Record] = field(default_factory=list)
     ledger: list[bytes] = field(default_factory=list)
     committed: Committed = field(default_factory=lambda: Committed(0, b""))
-    store: dict[tuple[bytes, int], Fragment] = field(default_factory=dict)
-    completed: dict[tuple[bytes, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    store: dict[DocumentKey, Fragment] = field(default_factory=dict)
+    written: dict[Place, Fragment] = field(default_factory=dict)  # every fragment that was sent to the store
+    completed: dict[Place, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     clock_s: float = 1.0
     faults: Counter[str] = field(default_factory=Counter)
 
 
 class Node:
     """One owner: what a partition actor does, a step at a time, in whatever order the seed says."""
+
+    assembler_type: type[Assembler] = Assembler
+    ownership_type: type[Ownership] = Ownership
 
     def __init__(self, world: World, number: int, policies: PolicySet = POLICIES) -> None:
         self.world = world
@@ -57,9 +64,9 @@ class Node:
         self.unlanded: list[bytes] = []
         self.to_store: list[Fragment] = []
         self.waiting_tick: int | None = None
-        self.assembler = Assembler(LIMITS, partition=0, partition_count=1)
+        self.assembler = self.assembler_type(LIMITS, partition=0, partition_count=1)
         owner = number.to_bytes(16, "big")
-        self.ownership = Ownership(0, world.committed, self.assembler, owner=owner, limits=LIMITS)
+        self.ownership = self.ownership_type(0, world.committed, self.assembler, owner=owner, limits=LIMITS)
         self.ledger_at = self.ownership.recall_from.position
         while self.ledger_at < len(world.ledger):
             self.follow()
@@ -105,8 +112,11 @@ class Node:
     def store(self) -> None:
         if self.to_store:
             fragment = self.to_store.pop(self.world.rng.randrange(len(self.to_store)))
-            put(self.world, fragment)
+            self.put(fragment)
             self.assembler.resolve(fragment.decision, "stored")
+
+    def put(self, fragment: Fragment) -> None:
+        put(self.world, fragment)
 
     def commit(self) -> None:
         if self.owns:
@@ -127,9 +137,10 @@ class Node:
 
 def put(world: World, fragment: Fragment) -> None:
     """Create the fragment's document; a second create of an id is a success and changes nothing."""
-    key = (fragment.decision.trace_id, fragment.decision.first)
-    world.store.setdefault(key, fragment)
-    world.completed[key].add(fragment.spans)
+    place = (fragment.decision.trace_id, fragment.decision.first)
+    world.store.setdefault((fragment.decision.origin_ns // DAY_NS, *place), fragment)
+    world.written.setdefault(place, fragment)
+    world.completed[place].add(fragment.spans)
 
 
 class Traffic:
@@ -170,12 +181,12 @@ class Traffic:
             self.next_trace += 1
 
 
-def run(seed: int, steps: int = 350) -> World:
-    """Let owners come, overlap, freeze and die over *steps*; then a clean one finishes."""
+def run(seed: int, steps: int = 350, node_type: type[Node] = Node) -> World:
+    """Let owners come, overlap, freeze and die over *steps*; then an undisturbed one finishes."""
     world = World(random.Random(seed))
     rng, traffic = world.rng, Traffic(world)
     skew_s = rng.choice([0.0, 3.0])
-    nodes, ghosts, number = [Node(world, 0)], list[Node](), 1
+    nodes, ghosts, number = [node_type(world, 0)], list[Node](), 1
     for step in range(steps):
         dice = rng.random()
         if dice < 0.10:
@@ -194,7 +205,7 @@ def run(seed: int, steps: int = 350) -> World:
             rng.choice(nodes).frozen_until = step + rng.randint(5, 60)
             world.faults["frozen"] += 1
         elif dice < 0.33 and len(nodes) < 3:
-            nodes.append(Node(world, number))
+            nodes.append(node_type(world, number))
             number += 1
             world.faults["overlapping"] += len(nodes) > 1
         elif nodes:
@@ -202,9 +213,9 @@ def run(seed: int, steps: int = 350) -> World:
             if node.frozen_until < step:
                 _step(node, skew_s)
         ghosts += [node for node in nodes if node.is_over]
-        nodes = [node for node in nodes if not node.is_over] or [Node(world, number)]
+        nodes = [node for node in nodes if not node.is_over] or [node_type(world, number)]
         number += 1
-    _finish(world, nodes + ghosts, number)
+    _finish(world, nodes + ghosts, node_type, number)
     return world
 
 
@@ -230,17 +241,17 @@ def _step(node: Node, skew_s: float) -> None:
         node.checkpoint()
 
 
-def _finish(world: World, others: Sequence[Node], number: int) -> None:
+def _finish(world: World, others: Sequence[Node], node_type: type[Node], number: int) -> None:
     """What was in flight lands, in part; a clean owner reads all and decides all; zombies' bulks arrive after it."""
     for node in others:
         del node.unlanded[world.rng.randint(0, len(node.unlanded)) :]
         world.ledger += node.unlanded
     world.clock_s += 5000
-    settle(Node(world, number))
+    settle(node_type(world, number))
     for node in others:
         for fragment in node.to_store:
             if world.rng.random() < 0.5:
-                put(world, fragment)
+                node.put(fragment)
 
 
 def settle(node: Node) -> None:
@@ -307,7 +318,7 @@ def differences(world: World) -> list[str]:
         for identity in fragment.decision.identities:
             where[(fragment.decision.trace_id, *identity)] += 1
     lives = Counter[IdentityKey]()  # a forgotten trace may store a span again: as often as without a crash
-    for fragment in calm.store.values():
+    for fragment in calm.written.values():
         for identity in fragment.decision.identities:
             lives[(fragment.decision.trace_id, *identity)] += 1
     found += [f"TWICE {key}" for key, count in where.items() if count > lives[key]]

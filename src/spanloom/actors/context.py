@@ -1,6 +1,6 @@
 """What a partition actor is given: the world around it, its settings, and the board it shows itself on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -26,7 +26,7 @@ class World:
     store: TraceStore
     outlet: Outlet
     cache: Cache
-    uuid: Callable[[], bytes]  # 16 bytes, new each time
+    uuid: Callable[[], bytes]  # 16 bytes: 8 that name the process, 8 that are new each time
     random: Callable[[], float]  # in [0, 1), for back-off
     unix_s: Callable[[], float]  # wall clock: for retention only, no verdict reads it
     failpoint: Callable[[str], None] = pass_by  # told each instant of core/failpoints.py as it comes
@@ -80,10 +80,43 @@ class Board:
     """Where the partitions of this process stand; written by the actors, read by queries and metrics."""
 
     partition_count: int
-    draining: trio.Event = field(default_factory=trio.Event)  # set: stop reading, finish what is decided, return
     ready: trio.Event = field(default_factory=trio.Event)  # every partition has been owned
     ends: dict[int, int] = field(default_factory=dict)  # of the log, by partition; about a second old
     _places: dict[int, _Place] = field(default_factory=dict)
+    _expected: frozenset[int] | None = None  # None: all
+    _draining: set[int] = field(default_factory=set)
+
+    def expect(self, partitions: Iterable[int]) -> None:
+        """These are ours, or soon will be; where nobody says so, all are."""
+        self._expected = frozenset(partitions)
+
+    @property
+    def expected(self) -> frozenset[int]:
+        """The partitions that are ours, or soon will be."""
+        return frozenset(range(self.partition_count)) if self._expected is None else self._expected
+
+    @property
+    def expected_count(self) -> int:
+        """How many share what the node may hold; one at least."""
+        return max(1, len(self.expected))
+
+    def drain(self, partitions: Iterable[int]) -> None:
+        """Their actors stop reading, finish what is decided, commit and return."""
+        self._draining |= set(partitions)
+
+    def is_draining(self, partition: int) -> bool:
+        """Whether the partition's actor is to come to an end."""
+        return partition in self._draining
+
+    def release(self, partition: int) -> None:
+        """The partition has no actor here any more: forget what it was doing."""
+        self._draining.discard(partition)
+        self._places.pop(partition, None)
+        self.ends.pop(partition, None)
+
+    def has_been_assigned(self, partition: int) -> bool:
+        """Whether an actor had the partition before, and nobody has released it since."""
+        return partition in self._places
 
     def assigned(self, partition: int, ownership: Ownership, committed: Committed) -> None:
         """A new assignment begins."""
@@ -133,9 +166,9 @@ class Board:
         return sum(place.ownership.assembler.undecided_bytes for place in self._places.values())
 
     def is_ready(self) -> bool:
-        """Every partition is owned and reading."""
-        owned = [place for place in self._places.values() if place.ownership.phase is Phase.OWNING]
-        return len(owned) == self.partition_count and not self.draining.is_set()
+        """Every partition of ours is owned and reading."""
+        owned = {number for number, place in self._places.items() if place.ownership.phase is Phase.OWNING}
+        return self.expected <= owned and not self._draining
 
     def standing(self, trace_id: bytes) -> str | None:
         """`pending`, `dropped`, `kept`, or None: not known here. Implements interfaces.Standings."""

@@ -30,7 +30,7 @@ async def watch_lag(
     task_status.started()
     while True:
         try:
-            for partition in range(board.partition_count):
+            for partition in sorted(board.expected):
                 board.ends[partition] = await world.source.end_offset(partition)
         except Unavailable as exc:
             log.warning("lag not known", why=str(exc))

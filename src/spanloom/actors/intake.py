@@ -1,18 +1,29 @@
-"""The door of the log: a request's spans are split by trace, keyed, and appended before the sender is answered.
+"""The door of the log: a request's spans are split by trace, sifted, keyed, and appended before the sender is answered.
 
-Bounded in bytes: above the bound a sender is told to come back, never dropped. Books: accepted = appended + refused.
+Bounded in bytes: above the bound a sender is told to come back, never dropped. Books, in spans, at every moment:
+accepted = produced + dropped by head sampling + refused + waiting. A span is accepted once its request could be read
+and its ids are good; refused are those whose sender was told to send them again, so they may be accepted again.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+import trio
+
 from spanloom.actors.context import pass_by
+from spanloom.actors.head_decisions import HeadDecisions
+from spanloom.actors.patience import RETRY_CAP_S, RETRY_FIRST_S
 from spanloom.core import kernel
+from spanloom.core.backoff import Backoff
 from spanloom.core.failpoints import Failpoint
 from spanloom.core.partitioning import partition_of
-from spanloom.errors import Overloaded
+from spanloom.core.sampling.head import HeadSampler, Sifted
+from spanloom.errors import DecodeError, Overloaded, Unavailable
 from spanloom.interfaces import SpanLog
 from spanloom.model import Message
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,47 +39,154 @@ class Receipt:
 class IntakeStatistics:
     """Since the start."""
 
-    requests: int
-    accepted: int  # spans, appended
-    rejected: int  # spans with a bad id
-    refused: int  # requests turned away: the bound was reached
+    requests: int  # answered with success
+    requests_refused: int  # come back later
+    requests_malformed: int
+    accepted: int  # spans: the four after it, summed
+    produced: int  # in the log
+    dropped_head: int
+    refused: int
+    waiting: int  # on their way into the log
+    rejected: int  # spans with a bad id: never accepted
     waiting_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Head sampling, where the collector does it."""
+
+    sampler: HeadSampler
+    decisions: HeadDecisions
+
+
+Put = Callable[[kernel.Split], Awaitable[Sifted]]
 
 
 class Intake:
     """Implements interfaces.IntakeDoor over a log."""
 
     def __init__(
-        self, log: SpanLog, *, waiting_bytes_max: int, failpoint: Callable[[str], None] = pass_by
+        self,
+        log: SpanLog,
+        *,
+        waiting_bytes_max: int,
+        head: Head | None = None,
+        failpoint: Callable[[str], None] = pass_by,
+        random: Callable[[], float] = lambda: 1.0,
     ) -> None:
+        """*head* is None where the collector discards nothing; *random* gives numbers from 0 to 1 for back-off."""
         self._log = log
+        self._random = random
+        self._later: trio.Nursery | None = None
+        self._emptied = trio.lowlevel.ParkingLot()
+        self._head = head
         self._failpoint = failpoint
         self._waiting_bytes_max = waiting_bytes_max
-        self._waiting_bytes = self._requests = self._accepted = self._rejected = self._refused = 0
+        self._waiting_bytes = self._requests = self._requests_refused = self._requests_malformed = 0
+        self._accepted = self._produced = self._dropped_head = self._refused = self._waiting = self._rejected = 0
 
     async def accept(self, traces_data: bytes, *, size_bytes: int) -> Receipt:
         """Append a request's spans; see interfaces.IntakeDoor."""
         if self._waiting_bytes and self._waiting_bytes + size_bytes > self._waiting_bytes_max:
-            self._refused += 1
+            self._requests_refused += 1
             raise Overloaded(f"{self._waiting_bytes} bytes wait to be appended, at most {self._waiting_bytes_max} may")
-        split = kernel.split_by_trace(traces_data)
-        count = self._log.partition_count
-        batch = []
-        for trace_id, part in split.parts:
-            key = trace_id.hex().encode()
-            batch.append((partition_of(key, count, hashes=kernel.hashes), Message(key, part)))
-        self._waiting_bytes += size_bytes
-        try:
-            if batch:
-                await self._log.append(batch)
-                self._failpoint(Failpoint.INTAKE_APPENDED)
-        finally:
-            self._waiting_bytes -= size_bytes
-        self._requests += 1
+        split = self._split(traces_data)
         self._accepted += split.span_count
+        self._waiting += split.span_count
+        self._waiting_bytes += size_bytes
+        if self._later is None:
+            await self._take(split, size_bytes, self._put)
+        else:
+            self._later.start_soon(self._take, split, size_bytes, self._put_patiently)
+        self._requests += 1
         self._rejected += split.rejected
         return Receipt(split.span_count, split.rejected, split.reason)
 
+    async def answer_early(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """While this runs senders are answered before their spans are in the log: a crash loses what waits.
+
+        The bounds and the books are the same. What was answered is appended for as long as it takes.
+        """
+        async with trio.open_nursery() as self._later:
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._later = None
+
+    async def wait_empty(self) -> None:
+        """Until nothing waits to be appended."""
+        while self._waiting:
+            await self._emptied.park()
+
+    async def _take(self, split: kernel.Split, size_bytes: int, put: Put) -> None:
+        """Into the log with what passes; on the books whatever happens, a cancelled request as one that was refused."""
+        sifted = None
+        try:
+            sifted = await put(split)
+        finally:
+            self._waiting -= split.span_count
+            self._waiting_bytes -= size_bytes
+            if sifted is None:
+                self._refused += split.span_count
+                self._requests_refused += 1
+            else:
+                self._produced += sifted.span_count
+                self._dropped_head += split.span_count - sifted.span_count
+            if not self._waiting:
+                self._emptied.unpark_all()
+        if self._head and sifted.decided:
+            await self._head.decisions.remember(sifted.decided)
+
+    async def _put(self, split: kernel.Split) -> Sifted:
+        sifted = await self._sift(split)
+        await self._append(sifted)
+        return sifted
+
+    async def _put_patiently(self, split: kernel.Split) -> Sifted:
+        """As often as it takes: its sender will not send it again."""
+        backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, self._random)
+        while True:
+            try:
+                return await self._put(split)
+            except Unavailable as exc:
+                log.warning("answered spans wait", spans=split.span_count, why=str(exc))
+            await trio.sleep(backoff.next_delay_s())
+
+    def _split(self, traces_data: bytes) -> kernel.Split:
+        try:
+            return kernel.split_by_trace(traces_data)
+        except DecodeError:
+            self._requests_malformed += 1
+            raise
+
+    async def _sift(self, split: kernel.Split) -> Sifted:
+        if self._head is None:
+            return Sifted(split.parts, split.span_count, {})
+        known = await self._head.decisions.known([trace_id for trace_id, _ in split.parts])
+        return self._head.sampler.sift(split.parts, known)
+
+    async def _append(self, sifted: Sifted) -> None:
+        count = self._log.partition_count
+        batch = []
+        for trace_id, part in sifted.parts:
+            key = trace_id.hex().encode()
+            batch.append((partition_of(key, count, hashes=kernel.hashes), Message(key, part)))
+        if batch:
+            await self._log.append(batch)
+            self._failpoint(Failpoint.INTAKE_APPENDED)
+
     def statistics(self) -> IntakeStatistics:
         """A look at it."""
-        return IntakeStatistics(self._requests, self._accepted, self._rejected, self._refused, self._waiting_bytes)
+        return IntakeStatistics(
+            requests=self._requests,
+            requests_refused=self._requests_refused,
+            requests_malformed=self._requests_malformed,
+            accepted=self._accepted,
+            produced=self._produced,
+            dropped_head=self._dropped_head,
+            refused=self._refused,
+            waiting=self._waiting,
+            rejected=self._rejected,
+            waiting_bytes=self._waiting_bytes,
+        )

@@ -19,6 +19,7 @@ from spanloom.core import kernel
 from spanloom.core.assembly import Harvest, Move, Reject
 from spanloom.core.backoff import Backoff
 from spanloom.core.failpoints import Failpoint
+from spanloom.core.ledger import NO_OFFSET
 from spanloom.core.ownership import Ownership, Phase
 from spanloom.core.partitioning import partition_of
 from spanloom.core.sampling.policies import PolicySet, parse_policies
@@ -29,6 +30,7 @@ from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SPANS, Fragment, Message,
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 NS_PER_S = 1_000_000_000
+DEADLY = "deadly: the process died each time while this record was fed"
 
 
 @dataclass(slots=True)
@@ -57,26 +59,40 @@ async def run_partition(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Own *partition*, one assignment after another; returns once the board drains and all decided is committed."""
+    """Own *partition*, one assignment after another.
+
+    Returns once the board drains it and all decided is committed, or once the partition is somebody else's.
+    """
     task_status.started()
     backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, world.random)
-    while not board.draining.is_set():
+    # Who comes back from a crash may have been away for long: it asks first, as one does that was fenced.
+    is_ours = not board.has_been_assigned(partition) or await _may_commit(partition, world)
+    while is_ours and not board.is_draining(partition):
         try:
             await _own(partition, world, settings, board)
         except* Unavailable as away:
             log.warning("assignment given up", partition=partition, why=str(away.exceptions[0]))
         except* Fenced as fenced:
             log.warning("fenced", partition=partition, why=str(fenced.exceptions[0]))
-            # Only who can still commit may fence again: a process that was away must not push the new owner out.
-            await patiently(lambda: _recommit(partition, world), draw=world.random, partition=partition, what="commit")
+            is_ours = await _may_commit(partition, world)
         else:
             backoff.reset()
-        if not board.draining.is_set():
+        if not board.is_draining(partition):
             await trio.sleep(backoff.next_delay_s())
 
 
-async def _recommit(partition: int, world: World) -> None:
-    await world.source.commit(partition, await world.source.committed(partition))
+async def _may_commit(partition: int, world: World) -> bool:
+    """Whether we may fence again: who cannot commit was away, and must not push the new owner out. Ends the actor."""
+
+    async def commit_again() -> None:
+        await world.source.commit(partition, await world.source.committed(partition))
+
+    try:
+        await patiently(commit_again, draw=world.random, partition=partition, what="commit")
+    except Fenced as lost:
+        log.warning("partition lost", partition=partition, why=str(lost))
+        return False
+    return True
 
 
 async def _own(partition: int, world: World, settings: PartitionSettings, board: Board) -> None:
@@ -186,11 +202,11 @@ async def _read(assignment: Assignment, to_store: trio.MemorySendChannel[Fragmen
     idle = _Idle(settings.tick_after_s)
     reader = await assignment.world.source.read(assignment.partition, ownership.offset)
     try:
-        while not assignment.board.draining.is_set():
+        while not assignment.board.is_draining(assignment.partition):
             await assignment.until(lambda: _has_room(assignment))
             records, reader = await _receive(assignment, reader, idle, to_store)
             if records:
-                await _reap(assignment, ownership.feed(records), to_store)
+                await _feed(assignment, records, to_store)
             await _tick_if_idle(assignment, idle, to_store)
             await _shed_if_full(assignment, to_store)
             if trio.current_time() >= checkpoint_at:
@@ -199,6 +215,25 @@ async def _read(assignment: Assignment, to_store: trio.MemorySendChannel[Fragmen
     finally:
         with trio.CancelScope(shield=True):
             await reader.aclose()
+
+
+async def _feed(assignment: Assignment, records: Sequence[Record], to_store: trio.MemorySendChannel[Fragment]) -> None:
+    """Feed records; one by one, each announced in the ledger, where one of them may have killed the lives before."""
+    ownership = assignment.ownership
+    if not ownership.is_careful:
+        await _reap(assignment, ownership.feed(records), to_store)
+        return
+    log.warning("reading record by record", partition=assignment.partition, offset=records[0].offset)
+    for record in records:
+        if ownership.is_accused(record.offset):
+            await _publish_letter(assignment, record, DEADLY)
+            await _append(assignment, ownership.condemn(record.offset, DEADLY))
+            await assignment.until(lambda: ownership.is_settled)
+        else:
+            await _append(assignment, ownership.probe(record.offset))
+        harvest = ownership.feed([record])
+        await _append(assignment, ownership.probe(NO_OFFSET))
+        await _reap(assignment, harvest, to_store)
 
 
 def _current_policies(assignment: Assignment) -> PolicySet:
@@ -256,7 +291,7 @@ async def _tick_if_idle(assignment: Assignment, idle: _Idle, to_store: trio.Memo
     if idle.waited_s < idle.tick_after_s or deadline is None:
         return
     now_ns = assembler.stream_ns + int(idle.waited_s * NS_PER_S)
-    if now_ns < deadline:
+    if now_ns < deadline or not ownership.may_tick(now_ns):
         return
     await _append(assignment, ownership.tick(now_ns))
     assignment.world.failpoint(Failpoint.TICK_APPENDED)
@@ -268,7 +303,7 @@ async def _shed_if_full(assignment: Assignment, to_store: trio.MemorySendChannel
     """The node holds more undecided bytes than it may: decide our oldest traces, down to our share."""
     most, board = assignment.settings.undecided_bytes_max, assignment.board
     if board.undecided_bytes() > most:
-        share = most // board.partition_count
+        share = most // board.expected_count
         log.warning(
             "deciding early", partition=assignment.partition, undecided_bytes=board.undecided_bytes(), most=most
         )
@@ -319,15 +354,20 @@ async def _append(assignment: Assignment, bodies: list[bytes]) -> None:
 
 async def _dead_letter(assignment: Assignment, reject: Reject) -> None:
     """Keep the bytes of a record that cannot be read; only then say so in the ledger."""
-    record, world, partition = reject.record, assignment.world, assignment.partition
+    await _publish_letter(assignment, reject.record, reject.reason)
+    await _append(assignment, assignment.ownership.skip(reject.record.offset, reject.reason))
+
+
+async def _publish_letter(assignment: Assignment, record: Record, reason: str) -> None:
+    world, partition = assignment.world, assignment.partition
     headers = (
-        ("reason", reject.reason.encode()),
+        ("reason", reason.encode()),
         ("source-topic", SPANS.encode()),
         ("source-partition", str(partition).encode()),
         ("source-offset", str(record.offset).encode()),
     )
     message = Message(record.key, record.value, headers + record.headers)
-    log.error("dead letter", topic=SPANS, partition=partition, offset=record.offset, reason=reject.reason)
+    log.error("dead letter", topic=SPANS, partition=partition, offset=record.offset, reason=reason)
     await patiently(
         lambda: world.outlet.publish(DEAD_LETTERS, [message]),
         draw=world.random,
@@ -335,4 +375,3 @@ async def _dead_letter(assignment: Assignment, reject: Reject) -> None:
         what="dead letter",
     )
     world.failpoint(Failpoint.BEFORE_SKIP)
-    await _append(assignment, assignment.ownership.skip(record.offset, reject.reason))

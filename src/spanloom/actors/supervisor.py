@@ -65,6 +65,21 @@ async def supervise(
         task_status.started()
 
 
+async def supervise_one(
+    child: ChildSpec,
+    budget: RestartBudget,
+    *,
+    draw: Callable[[], float] = random.random,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep one child running whose siblings come and go: OTP's simple_one_for_one. They share *budget* all the same.
+
+    Returns, and raises, as `supervise` does.
+    """
+    backoff = Backoff(RESTART_DELAY_FIRST_S, RESTART_DELAY_CAP_S, draw)
+    await _keep_running(child, budget, backoff, task_status=task_status)
+
+
 async def _keep_running(
     child: ChildSpec, budget: RestartBudget, backoff: Backoff, *, task_status: trio.TaskStatus[None]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server: h11 says what the bytes mean, trio moves them, a handler answers whole requests.
+"""A small HTTP/1.1 server: `http_wire` says what the bytes mean, trio moves them, a handler answers whole requests.
 
 Everything a sender can do is bounded by HttpLimits: how many connections are open (the others wait in the kernel's
 accept queue), how large a head or body is, on the wire and decompressed, how long each step takes. A bad request is
@@ -6,16 +6,17 @@ answered with 400 and the connection closed, because where the next one would st
 never harms another: a handler's bug is logged and answered with 500. Sources: RFC 9110, RFC 9112.
 """
 
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import h11
 import structlog
 import trio
 
+from spanloom.adapters.http_wire import Fault, Head, RequestReader
 from spanloom.core.codec.compression import decompress
 from spanloom.core.http_routes import RETRY_AFTER_S, error_response, json_response
 from spanloom.errors import ConfigError, DecodeError
@@ -26,7 +27,8 @@ _RECEIVE_BYTES = 64 << 10  # one read; a loopback or LAN socket rarely has more 
 _QUERY_FIELDS_MAX = 100  # no route takes ten
 _log = structlog.get_logger()
 
-Stream = trio.abc.HalfCloseableStream
+Stream = trio.abc.Stream
+Gate = Callable[[str, Mapping[str, str]], HttpResponse | None]  # path, headers -> the refusal; None lets it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class HttpLimits:
     """Bounds of one server. Outcomes: 431, 413, 503 (bytes held, handler), 408 (times), a closed connection (idle)."""
 
     connections_max: int = 512  # half the usual 1024 file descriptors of a process
-    header_bytes_max: int = 32 << 10  # twice h11's default: tracing headers and cookies add up
+    header_bytes_max: int = 32 << 10  # four times what most servers take: tracing headers and cookies add up
     body_bytes_max: int = 20 << 20  # the OpenTelemetry Collector's default; on the wire and decompressed
     held_bytes_max: int = 256 << 20  # bodies of all connections together, so that connections x body is no bound
     header_s: float = 10.0  # from a connection's or a head's first byte to the head's end
@@ -57,6 +59,11 @@ class HttpCounters:
     crashes: int = 0  # bugs; each is logged
 
 
+def let_everybody_in(_: str, __: Mapping[str, str]) -> HttpResponse | None:
+    """The gate that is none."""
+    return None
+
+
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     """Listen on *host*; port 0 takes a free one. Raises ConfigError naming host and port where that cannot be."""
     try:
@@ -71,11 +78,16 @@ async def serve_http(
     *,
     limits: HttpLimits | None = None,
     counters: HttpCounters | None = None,
+    gate: Gate = let_everybody_in,
+    tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; then close the listeners, let requests in flight end within the grace, and return."""
-    house = _House(handler, limits or HttpLimits(), counters or HttpCounters())
-    bounded = [_BoundedListener(listener, house.slots) for listener in listeners]
+    """Serve until cancelled; then close the listeners, let requests in flight end within the grace, and return.
+
+    *gate* sees a request before its body is read, and may refuse it. With *tls* only TLS is spoken.
+    """
+    house = _House(handler, limits or HttpLimits(), counters or HttpCounters(), gate)
+    bounded = [_BoundedListener(listener, house.slots, tls) for listener in listeners]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.shelter)  # not start(): that may wait for ever for a shielded task once cancelled
         try:
@@ -88,9 +100,10 @@ async def serve_http(
 class _BoundedListener(trio.abc.Listener[Stream]):
     """Accepts a connection only once there is a slot for it. Who ends the connection gives the slot back."""
 
-    def __init__(self, listener: trio.abc.Listener[Stream], slots: trio.Semaphore) -> None:
+    def __init__(self, listener: trio.abc.Listener[Stream], slots: trio.Semaphore, tls: ssl.SSLContext | None) -> None:
         self._listener = listener
         self._slots = slots
+        self._tls = tls
 
     async def accept(self) -> Stream:
         await self._slots.acquire()
@@ -101,7 +114,10 @@ class _BoundedListener(trio.abc.Listener[Stream]):
         finally:
             if not accepted:
                 self._slots.release()
-        return stream
+        if self._tls is None:
+            return stream
+        # The first read makes the handshake, so it is bounded as a head is. Answers say their length: no closing rite.
+        return trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
 
     async def aclose(self) -> None:
         await self._listener.aclose()
@@ -131,6 +147,7 @@ class _House:
     handler: Handler
     limits: HttpLimits
     counters: HttpCounters
+    gate: Gate
     closing: bool = False
     held_bytes: int = 0
     waiting: set[trio.CancelScope] = field(default_factory=set)  # of connections between two requests
@@ -193,17 +210,17 @@ class _Connection:
         self._stream = stream
         self._house = house
         self._limits = house.limits
-        self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=house.limits.header_bytes_max)
+        self._reader = RequestReader(head_bytes_max=house.limits.header_bytes_max)
         self._held_bytes = 0
-        self._method = b""  # of the request being answered; HEAD is answered without a body
+        self._with_body = True  # of the answer; HEAD is answered without
+        self._keeps_alive = False  # another request may follow this one
+        self._answered = False
 
     async def run(self) -> None:
         """Until the other side leaves, a request is refused, or the house closes."""
         patience_s = self._limits.header_s  # a connection that says nothing keeps another one out
         try:
             while await self._speaks_within(patience_s) and await self._exchange():
-                self._wire.start_next_cycle()
-                self._method = b""
                 patience_s = self._limits.idle_s
         except _Refused as refusal:
             self._house.counters.refused += 1
@@ -213,12 +230,12 @@ class _Connection:
 
     async def apologise(self) -> None:
         """Answer 500 if the answer has not begun."""
-        if self._wire.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        if not self._answered:
             await self._refuse(json_response(500, {"error": "internal error; it is in the log"}))
 
     async def _speaks_within(self, patience_s: float) -> bool:
         """Wait for the first byte of a request; False if none comes."""
-        if self._wire.trailing_data[0]:
+        if self._reader.has_more:
             return True  # pipelined: it came with the last one
         if self._house.closing:
             return False
@@ -232,97 +249,113 @@ class _Connection:
 
     async def _exchange(self) -> bool:
         """Read a request, answer it. True if another one may follow."""
+        self._answered, self._keeps_alive, self._with_body = False, False, True
         try:
             head = await self._read_head()
-            headers = _joined(head.headers)
-            request = _request(head, headers, await self._read_body(headers))
+            self._with_body = head.method != "HEAD"
+            request = _request(head)
+            refusal = self._house.gate(request.path, request.headers)
+            if refusal is not None:
+                raise _Refused(refusal)
+            request = request._replace(body=await self._read_body(request.headers))
+            self._keeps_alive = head.keeps_alive
             self._house.counters.requests += 1
             response = await self._handle(request)
         finally:
             self._house.held_bytes -= self._held_bytes
             self._held_bytes = 0
         await self._send(response)
-        return self._wire.our_state is h11.DONE and self._wire.their_state is h11.DONE
+        return self._keeps_alive
 
     async def _handle(self, request: HttpRequest) -> HttpResponse:
         with trio.move_on_after(self._limits.handle_s):
             return await self._house.handler(request)
         return json_response(503, {"error": "this takes too long"}, (("Retry-After", str(RETRY_AFTER_S)),))
 
-    async def _read_head(self) -> h11.Request:
-        with trio.move_on_after(self._limits.header_s):
-            event = await self._next_event()
-            if not isinstance(event, h11.Request):
-                raise _Gone
-            self._method = event.method
-            if event.http_version not in (b"1.0", b"1.1"):
-                raise _refused(505, "only HTTP/1.1 is spoken here")
-            return event
-        raise _refused(408, f"the head of the request took more than {self._limits.header_s:g} s")
+    async def _read_head(self) -> Head:
+        event = self._reader.next_event()
+        if event is None:
+            with trio.move_on_after(self._limits.header_s) as scope:
+                while event is None:
+                    await self._receive_more()
+                    event = self._reader.next_event()
+            if scope.cancelled_caught:
+                raise _refused(408, f"the head of the request took more than {self._limits.header_s:g} s")
+        if isinstance(event, Fault):
+            raise _refused(event.status, event.reason)
+        assert isinstance(event, Head), f"a request begins with {event!r}"
+        return event
 
     async def _read_body(self, headers: dict[str, str]) -> bytes:
         """The body, decompressed; `headers` lose the encoding."""
         if int(headers.get("content-length", "0")) > self._limits.body_bytes_max:
-            raise _refused(413, f"the body is larger than {self._limits.body_bytes_max} bytes")
-        chunks: list[bytes] = []
-        with trio.move_on_after(self._limits.body_s) as scope:
-            while isinstance(event := await self._next_event(), h11.Data):
-                chunks.append(bytes(event.data))
-                self._hold(len(chunks[-1]))
-                if self._held_bytes > self._limits.body_bytes_max:
-                    raise _refused(413, f"the body is larger than {self._limits.body_bytes_max} bytes")
-        if scope.cancelled_caught:
-            raise _refused(408, f"the body took more than {self._limits.body_s:g} s")
-        body = b"".join(chunks)
+            raise self._too_large()
+        pieces: list[bytes] = []
+        if not self._take_body(pieces):
+            with trio.move_on_after(self._limits.body_s) as scope:
+                if not pieces and headers.get("expect", "").lower() == "100-continue":
+                    await self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                while not self._take_body(pieces):
+                    await self._receive_more()
+            if scope.cancelled_caught:
+                raise _refused(408, f"the body took more than {self._limits.body_s:g} s")
+        body = b"".join(pieces)
+        encoding = headers.pop("content-encoding", "")
+        if not encoding:
+            return body
         try:
-            plain = decompress(body, headers.pop("content-encoding", ""), size_max=self._limits.body_bytes_max)
+            plain = decompress(body, encoding, size_max=self._limits.body_bytes_max)
         except DecodeError as exc:
             raise _Refused(error_response(exc)) from exc
         self._hold(len(plain) - len(body))
         return plain
 
+    def _take_body(self, pieces: list[bytes]) -> bool:
+        """Put what is there of the body to *pieces*; True once it is whole."""
+        while (event := self._reader.next_event()) is not None:
+            if isinstance(event, Fault):
+                raise _refused(event.status, event.reason)
+            if not isinstance(event, bytes):
+                return True
+            pieces.append(event)
+            self._hold(len(event))
+            if self._held_bytes > self._limits.body_bytes_max:
+                raise self._too_large()
+        return False
+
+    def _too_large(self) -> _Refused:
+        return _refused(413, f"the body is larger than {self._limits.body_bytes_max} bytes")
+
     def _hold(self, size: int) -> None:
         self._house.hold(size)
         self._held_bytes += size
 
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """The next event that is whole. Raises _Refused for bytes that are no HTTP."""
-        while True:
-            try:
-                event = self._wire.next_event()
-            except h11.RemoteProtocolError as exc:
-                raise _refused(exc.error_status_hint, f"malformed request: {exc}") from exc
-            if event is not h11.NEED_DATA:
-                return event
-            if self._wire.they_are_waiting_for_100_continue:
-                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
-            if not await self._receive():
-                self._wire.receive_data(b"")
+    async def _receive_more(self) -> None:
+        if not await self._receive():
+            raise _Gone  # in the middle of a request
 
     async def _receive(self) -> bool:
-        """Feed h11 with what arrives next; False if the other side will send no more."""
+        """Feed the reader with what arrives next; False if the other side will send no more."""
         try:
             data = await self._stream.receive_some(_RECEIVE_BYTES)
         except trio.BrokenResourceError as exc:
             raise _Gone from exc
-        if data:
-            self._wire.receive_data(bytes(data))
+        self._reader.feed(bytes(data))
         return bool(data)
 
     async def _send(self, response: HttpResponse) -> None:
-        headers = [(name.encode(), value.encode()) for name, value in response.headers]
-        headers.append((b"content-length", str(len(response.body)).encode()))
-        headers.append((b"date", formatdate(usegmt=True).encode()))
-        if self._house.closing:
-            headers.append((b"connection", b"close"))
-        reason = HTTPStatus(response.status).phrase.encode()
-        answer: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers, reason=reason)]
-        if self._method != b"HEAD":
-            answer.append(h11.Data(data=response.body))
-        await self._write(*answer, h11.EndOfMessage())
+        self._keeps_alive = self._keeps_alive and not self._house.closing
+        lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in response.headers]
+        lines += [f"Content-Length: {len(response.body)}", f"Date: {formatdate(usegmt=True)}"]
+        if not self._keeps_alive:
+            lines.append("Connection: close")
+        assert not any("\r" in line or "\n" in line for line in lines), f"a line end in a header: {lines}"
+        head = "\r\n".join([*lines, "", ""]).encode()
+        self._answered = True
+        await self._write(head + response.body if self._with_body else head)
 
-    async def _write(self, *events: h11.Event) -> None:
-        data = b"".join(self._wire.send(event) or b"" for event in events)
+    async def _write(self, data: bytes) -> None:
         with trio.move_on_after(self._limits.write_s) as scope:
             try:
                 await self._stream.send_all(data)
@@ -333,41 +366,29 @@ class _Connection:
 
     async def _refuse(self, response: HttpResponse) -> None:
         """Answer, and stay until the answer is read: closing on unread bytes would make the kernel throw it away."""
-        closing = response._replace(headers=(*response.headers, ("Connection", "close")))
+        self._keeps_alive = False
         with trio.move_on_after(self._limits.linger_s):
             try:
-                await self._send(closing)
-                await self._stream.send_eof()
+                await self._send(response)
+                if isinstance(self._stream, trio.abc.HalfCloseableStream):  # TLS cannot
+                    await self._stream.send_eof()
                 while await self._stream.receive_some(_RECEIVE_BYTES):
                     pass
             except (_Gone, trio.BrokenResourceError, trio.ClosedResourceError):
                 return
 
 
-def _request(head: h11.Request, headers: dict[str, str], body: bytes) -> HttpRequest:
-    """The request as handlers see it. Raises _Refused for a target that is no path."""
+def _request(head: Head) -> HttpRequest:
+    """The request as handlers see it, its body not there yet. Raises _Refused for a target that is no path."""
+    target = head.target
     try:
-        target = head.target.decode("ascii")
+        if not target.isascii():
+            raise ValueError("not ASCII")
         if not target.startswith("/"):  # absolute form, to a proxy; or `*`
             url = urlsplit(target)
             target = f"{url.path or '/'}?{url.query}"
         path, _, query = target.partition("?")
         fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=_QUERY_FIELDS_MAX)
-        return HttpRequest(
-            method=head.method.decode("ascii"),
-            path=unquote(path, errors="strict"),
-            query=dict(fields),
-            headers=headers,
-            body=body,
-        )
+        return HttpRequest(head.method, unquote(path, errors="strict"), dict(fields), head.headers, b"")
     except ValueError as exc:
         raise _refused(400, f"malformed request target: {exc}") from exc
-
-
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by name; of a name that repeats the values are joined (RFC 9110, section 5.3)."""
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined

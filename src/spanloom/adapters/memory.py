@@ -320,20 +320,37 @@ class MemoryCache:
     async def get(self, key: str) -> bytes | None:
         """The value, or None."""
         async with _call(self._faults, "get"):
-            value, ends_s = self._entries.get(key, (None, 0.0))
-            if value is None or ends_s <= self._clock():
-                self._entries.pop(key, None)
-                return None
-            self._entries.move_to_end(key)
-            return value
+            return self._get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Each key's value, or None. Implements interfaces.BatchCache."""
+        async with _call(self._faults, "get_many"):
+            return [self._get(key) for key in keys]
+
+    def _get(self, key: str) -> bytes | None:
+        value, ends_s = self._entries.get(key, (None, 0.0))
+        if value is None or ends_s <= self._clock():
+            self._entries.pop(key, None)
+            return None
+        self._entries.move_to_end(key)
+        return value
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         """Keep *value* for *ttl_s* seconds."""
         async with _call(self._faults, "put"):
-            self._entries[key] = (value, self._clock() + ttl_s)
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._entries_max:
-                self._entries.popitem(last=False)
+            self._put(key, value, ttl_s)
+
+    async def put_many(self, values: Mapping[str, bytes], ttl_s: float) -> None:
+        """Keep each value for *ttl_s* seconds. Implements interfaces.BatchCache."""
+        async with _call(self._faults, "put_many"):
+            for key, value in values.items():
+                self._put(key, value, ttl_s)
+
+    def _put(self, key: str, value: bytes, ttl_s: float) -> None:
+        self._entries[key] = (value, self._clock() + ttl_s)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._entries_max:
+            self._entries.popitem(last=False)
 
     async def delete(self, key: str) -> None:
         """Forget the key."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from spanloom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spanloom.app import Node
+    from spanloom.app import Node, Role
     from spanloom.config import Config
+    from spanloom.load.run import Sender
 
 EXIT_ABSENT = 4
 
@@ -20,19 +21,20 @@ _SHORTCUTS = {  # flag -> key; every key can be set with --set
     "host": "http.host",
     "port": "http.port",
     "query_port": "http.query_port",
+    "brokers": "kafka.brokers",
     "log_level": "log.level",
 }
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Give a subcommand the flags that `_config` reads."""
+    """Give a subcommand the flags that `read_config` reads."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file (docs/configuration.md lists its keys)")
     for flag, key in _SHORTCUTS.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", dest=flag, metavar="VALUE", help=f"sets {key}")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="sets any key; may be repeated")
 
 
-def _config(args: argparse.Namespace, **defaults: str) -> "Config":
+def read_config(args: argparse.Namespace, **defaults: str) -> "Config":
     """The configuration of a command line; *defaults* are keys, `__` for the dot, that flags and files go before."""
     from spanloom.config import load
 
@@ -51,7 +53,7 @@ def check_config(args: argparse.Namespace) -> int:
     """Say whether the configuration is good."""
     from spanloom.app import partition_settings
 
-    partition_settings(_config(args))
+    partition_settings(read_config(args))
     print("the configuration is good")
     return 0
 
@@ -60,7 +62,7 @@ def explain_config(args: argparse.Namespace) -> int:
     """Every value, and where it came from."""
     from spanloom.config import effective
 
-    lines = effective(_config(args))
+    lines = effective(read_config(args))
     wide = max(len(line.key) for line in lines)
     for line in lines:
         print(f"{line.key:<{wide}}  {line.value}  ({line.where})")
@@ -71,23 +73,42 @@ def explain_config(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a node until SIGTERM or SIGINT."""
+    """Run every role until SIGTERM or SIGINT."""
+    from spanloom.app import EVERY_ROLE
+
+    return _run(read_config(args), EVERY_ROLE)
+
+
+def aggregator(args: argparse.Namespace) -> int:
+    """Be a member of the consumer group until SIGTERM or SIGINT."""
+    from spanloom.app import Role
+
+    return _run(clustered(read_config(args)), frozenset({Role.AGGREGATOR, Role.QUERY}))
+
+
+def clustered(config: "Config") -> "Config":
+    """The configuration, which must name a cluster. Raises ConfigError."""
+    if not config.kafka.brokers:
+        raise ConfigError("kafka.brokers: expected host:port of a Kafka cluster, found nothing (default)")
+    return config
+
+
+def _run(config: "Config", roles: "frozenset[Role]") -> int:
     import trio
 
-    config = _config(args)
     _set_up_log(config)
-    trio.run(_serve, config)
+    trio.run(_serve, config, roles)
     return 0
 
 
-async def _serve(config: "Config") -> None:
+async def _serve(config: "Config", roles: "frozenset[Role]") -> None:
     """Run a node until SIGTERM or SIGINT."""
     import trio
 
     from spanloom.app import Node, run_node
 
     async with trio.open_nursery() as nursery:
-        node: Node = await nursery.start(run_node, config)
+        node: Node = await nursery.start(run_node, config, roles)
         nursery.start_soon(_stop_on_signal, node)
         await node.stopped.wait()
         nursery.cancel_scope.cancel()
@@ -133,7 +154,8 @@ def demo(args: argparse.Namespace) -> int:
     from spanloom.cli.demo import Show, show
 
     with tempfile.TemporaryDirectory(prefix="spanloom-demo-") as folder:
-        config = _config(args, data__folder=folder, http__port="0", http__query_port="0", log__level="warning")
+        ports = dict.fromkeys(("http__port", "http__query_port", "http__zipkin_port", "grpc__port"), "0")
+        config = read_config(args, data__folder=folder, log__level="warning", **ports)
         _set_up_log(config)
         trio.run(show, config, Show(spans=args.spans, spans_per_s=args.rate, seed=args.seed, stays=not args.exit))
     return 0
@@ -141,17 +163,34 @@ def demo(args: argparse.Namespace) -> int:
 
 def loadgen(args: argparse.Namespace) -> int:
     """Send seeded traffic; the exit code says whether all of it was acknowledged."""
+    from spanloom.load.client import LoadClient
+
+    config = read_config(args)
+    if config.kafka.brokers:
+        return _load_kafka(args, config)
+    return _load(args, LoadClient(args.url, connections=args.connections, compress=args.gzip, seed=args.seed))
+
+
+def _load_kafka(args: argparse.Namespace, config: "Config") -> int:
+    from spanloom.app.cluster import kafka_settings
+    from spanloom.app.kafka_door import open_kafka_door
+    from spanloom.load.door import DoorClient
+
+    settings = kafka_settings(config.kafka, os.environ)
+    with open_kafka_door(settings, waiting_bytes_max=config.intake.waiting_bytes_max) as door:
+        return _load(args, DoorClient(door, connections=args.connections, seed=args.seed))
+
+
+def _load(args: argparse.Namespace, client: "Sender") -> int:
     import dataclasses
     import time
 
     import trio
 
-    from spanloom.load.client import LoadClient
     from spanloom.load.run import run_load
     from spanloom.load.workload import Workload
 
     workload = Workload(seed=args.seed, spans=args.spans, services=args.services)
-    client = LoadClient(args.url, connections=args.connections, compress=args.gzip, seed=args.seed)
     past_ns = 0 if args.rate else int(workload.length_s * 1e9)
 
     async def send() -> None:

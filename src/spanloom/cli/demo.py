@@ -113,7 +113,7 @@ class _Table:
         arrived = received - self._received
         rate = arrived / max(now - self._drawn_s, 1e-9)
         self._received, self._drawn_s = received, now
-        appended = statistics.intake.accepted + sum(tally.moved for tally in tallies)
+        appended = statistics.intake.produced + sum(tally.moved for tally in tallies)
         return DemoSnapshot(
             elapsed_s=now - self._began_s,
             sent=self._client.statistics().spans_acknowledged,

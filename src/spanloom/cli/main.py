@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spanloom.cli import commands
+from spanloom.cli import cluster, commands
 from spanloom.errors import ConfigError, DataCorrupted, SpanloomError, Unavailable
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(subparsers, "run", commands.run, "all roles in one process, on one data folder")
     commands.add_config_flags(run)
 
+    _add_cluster(subparsers)
+
     demo = _command(subparsers, "demo", commands.demo, "run, with seeded traffic and a live table")
     demo.add_argument("--spans", type=int, default=60_000, help="different spans to send (default %(default)s)")
     demo.add_argument("--rate", type=float, default=3_000, help="spans a second (default %(default)s)")
@@ -94,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--exit", action="store_true", help="end when the traces are there, instead of serving on")
     commands.add_config_flags(demo)
 
-    load = _command(subparsers, "loadgen", commands.loadgen, "send seeded, realistic spans over OTLP/HTTP")
+    text = "send seeded, realistic spans over OTLP/HTTP, or into Kafka where kafka.brokers is set"
+    load = _command(subparsers, "loadgen", commands.loadgen, text)
     load.add_argument("--url", default=INTAKE_URL, help="where to (default %(default)s)")
     load.add_argument("--spans", type=int, default=100_000, help="different spans (default %(default)s)")
     load.add_argument("--rate", type=float, help="spans a second (default: as fast as it goes)")
@@ -103,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--connections", type=int, default=4, help="default %(default)s")
     load.add_argument("--gzip", action="store_true", help="compress requests")
     load.add_argument("--record", type=Path, help="write down what was sent and acknowledged: a new file")
+    commands.add_config_flags(load)  # with kafka.brokers set, spans go straight into Kafka
 
     trace = _command(subparsers, "trace", commands.trace, "show a trace as a waterfall")
     trace.add_argument("id", help="trace id: hex digits, or any text a sender used")
@@ -114,6 +118,39 @@ def _parser() -> argparse.ArgumentParser:
     ):
         commands.add_config_flags(_command(subparsers, name, function, text))
     return parser
+
+
+def _add_cluster(subparsers: "Subparsers") -> None:
+    """The commands of the cluster deployment."""
+    text = "a member of the group that shares Kafka's partitions"
+    commands.add_config_flags(_command(subparsers, "aggregator", commands.aggregator, text))
+
+    topics = subparsers.add_parser("topics", help="make or check Kafka's topics", allow_abbrev=False)
+    actions = topics.add_subparsers(required=True, metavar="ACTION")
+    for name, function, text in (
+        ("create", cluster.topics_create, "make the topics that are not there"),
+        ("check", cluster.topics_check, "say what differs from how they should be; exit 2 if anything does"),
+    ):
+        action = _command(actions, name, function, text)
+        action.add_argument("--spans-partitions", type=int, default=100, help="of the spans (default %(default)s)")
+        action.add_argument("--replicas", type=int, help="default: 3, or the number of brokers if that is less")
+        commands.add_config_flags(action)
+
+    letters = subparsers.add_parser(
+        "dead-letters", help="look at what was refused, or send it again", allow_abbrev=False
+    )
+    actions = letters.add_subparsers(required=True, metavar="ACTION")
+    listing = _command(actions, "list", cluster.dead_letters_list, "a line a letter that was not sent again yet")
+    listing.add_argument("--all", action="store_true", help="also those that were sent again")
+    commands.add_config_flags(listing)
+    text = "send the letters again that were not yet"
+    commands.add_config_flags(_command(actions, "replay", cluster.dead_letters_replay, text))
+
+    drain = _command(
+        subparsers, "drain", cluster.drain, "wait until all of Kafka's spans are resolved; stop senders first"
+    )
+    drain.add_argument("--timeout", type=float, default=300, help="seconds, then exit 4 (default %(default)s)")
+    commands.add_config_flags(drain)
 
 
 def _command(subparsers: "Subparsers", name: str, run: Run, text: str) -> argparse.ArgumentParser:

@@ -1,14 +1,21 @@
 """The settings: what they are (`sections`), how they are written (`kinds`) and where they come from (`loading`)."""
 
 from spanloom.config.loading import Effective, effective, load
+from spanloom.config.properties import client_properties
 from spanloom.config.reference import reference
+from spanloom.config.secrets import secret_of
 from spanloom.config.sections import (
     AssemblyConfig,
     Config,
     DataConfig,
+    ElasticsearchConfig,
+    GrpcConfig,
     HttpConfig,
+    IntakeConfig,
+    KafkaConfig,
     LogConfig,
     RawPolicy,
+    RedisConfig,
     SamplingConfig,
     SupervisionConfig,
 )
@@ -18,12 +25,19 @@ __all__ = [
     "Config",
     "DataConfig",
     "Effective",
+    "ElasticsearchConfig",
+    "GrpcConfig",
     "HttpConfig",
+    "IntakeConfig",
+    "KafkaConfig",
     "LogConfig",
     "RawPolicy",
+    "RedisConfig",
     "SamplingConfig",
     "SupervisionConfig",
+    "client_properties",
     "effective",
     "load",
     "reference",
+    "secret_of",
 ]

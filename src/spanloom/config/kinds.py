@@ -41,6 +41,7 @@ class Kind(Generic[T]):
     accepts: str  # completes "expected ..."
     read: Callable[[object], T]
     show: Callable[[T], str]
+    secret: bool = False  # what was written is not repeated, not even where it is refused
 
 
 def whole(low: int, high: int) -> Kind[int]:
@@ -79,6 +80,19 @@ def seconds(low: float, high: float) -> Kind[float]:
     return Kind(accepts, read, show_seconds)
 
 
+def probability() -> Kind[float]:
+    """A number from 0 to 1."""
+
+    def read(value: object) -> float:
+        if isinstance(value, str):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        return within(float(value), 0.0, 1.0)
+
+    return Kind("a number from 0 to 1", read, lambda value: f"{value:g}")
+
+
 def one_of(*choices: str) -> Kind[str]:
     """One of a few words."""
 
@@ -99,6 +113,38 @@ def text(meaning: str) -> Kind[str]:
         return value
 
     return Kind(meaning, read, str)
+
+
+def text_or_nothing(meaning: str) -> Kind[str]:
+    """Any text; the empty one says that there is none."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    return Kind(f"{meaning}; empty: none", read, str)
+
+
+def secret(meaning: str) -> Kind[str]:
+    """Text that is never shown; the empty one says that there is none."""
+    hidden = text_or_nothing(meaning)
+    return Kind(hidden.accepts, hidden.read, lambda value: "(hidden)" if value else "", secret=True)
+
+
+def urls(*schemes: str) -> Kind[str]:
+    """URLs with a host and a port, several with commas between; the empty text says that there is none."""
+    url = rf"(?:{'|'.join(schemes)})://[^\s/@,]+:[0-9]+(?:/[^\s,@]*)?"
+    several = re.compile(rf"(?:{url}(?:\s*,\s*{url})*)?", re.ASCII)
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not several.fullmatch(value.strip()):
+            raise ValueError
+        return value.strip()
+
+    forms = " or ".join(f"{scheme}://host:port" for scheme in schemes)
+    # One that is refused may be so for the password in it.
+    return Kind(f"{forms}, without user and password; empty: none", read, str, secret=True)
 
 
 def path(meaning: str) -> Kind[Path]:

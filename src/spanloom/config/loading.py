@@ -31,6 +31,7 @@ _ORDERED = (
     ("assembly.age_max_s", "assembly.remember_s"),
     ("assembly.bytes_max", "assembly.undecided_bytes_max"),
 )
+_PORTS = ("http.port", "http.query_port", "http.zipkin_port", "grpc.port")
 
 
 class Effective(NamedTuple):
@@ -73,7 +74,8 @@ def _read(described: Described, setting: Setting) -> object:
     try:
         return described.option.kind.read(setting.value)
     except ValueError:
-        raise ConfigError(_refusal(described.key, described.option.kind.accepts, setting)) from None
+        shown = Setting("(hidden)", setting.where) if described.option.kind.secret else setting
+        raise ConfigError(_refusal(described.key, described.option.kind.accepts, shown)) from None
 
 
 def _refusal(key: str, expected: str, setting: Setting) -> str:
@@ -157,6 +159,9 @@ def _check_together(config: Config) -> None:
                 f"{upper}: expected at least {lower}, which is {shown[lower].value} ({shown[lower].where}), "
                 f"found {shown[upper].value} ({shown[upper].where})"
             )
-    if config.http.port and config.http.port == config.http.query_port:
-        where = shown["http.query_port"].where
-        raise ConfigError(f"http.query_port: expected another port than http.port, found {config.http.port} ({where})")
+    taken: dict[object, str] = {}
+    for key in _PORTS:
+        other = taken.setdefault(values[key], key)
+        if values[key] and other != key:
+            where = shown[key].where
+            raise ConfigError(f"{key}: expected another port than {other}, found {values[key]} ({where})")

@@ -3,12 +3,25 @@
 A section is a frozen struct; its docstring and the options' texts are what the reference shows. Names end in a unit.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
-from spanloom.config.kinds import Kind, one_of, path, seconds, size_bytes, text, whole
+from spanloom.config.kinds import (
+    Kind,
+    one_of,
+    path,
+    probability,
+    seconds,
+    secret,
+    size_bytes,
+    text,
+    text_or_nothing,
+    urls,
+    whole,
+)
 
 T = TypeVar("T")
 
@@ -30,6 +43,12 @@ def option(default: T, kind: Kind[T], meaning: str) -> T:
     return field(default=default, metadata={"option": Option(cast(Kind[object], kind), meaning)})
 
 
+def secret_option(meaning: str) -> str:
+    """A field that no print of the section shows."""
+    kind = cast(Kind[object], secret("any text"))
+    return field(default="", repr=False, metadata={"option": Option(kind, meaning)})
+
+
 RawPolicy = dict[str, object]  # one tail policy as it was written; `core.sampling.policies` says what it means
 
 
@@ -47,6 +66,16 @@ def _show_policies(policies: tuple[RawPolicy, ...]) -> str:
 POLICIES: Kind[tuple[RawPolicy, ...]] = Kind(
     "a list of policies, or the path of a YAML file with one", _read_policies, _show_policies
 )
+
+
+def _read_prefix(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", value, re.ASCII):
+        raise ValueError
+    return value
+
+
+# What Elasticsearch takes in an index's name, and nothing that a pattern or a list of names would read otherwise.
+INDEX_PREFIX: Kind[str] = Kind("lower-case letters, digits, `-`, `_` and `.`", _read_prefix, str)
 
 # Every error, every trace slower than 95 % of its operation, and a hundredth of the rest so that "normal" can be seen.
 DEFAULT_POLICIES: tuple[RawPolicy, ...] = (
@@ -105,19 +134,71 @@ class HttpConfig:
     query_port: int = option(
         16686, whole(0, 65535), "Queries, health and metrics. 16686 is Jaeger's; 0 takes a free port."
     )
+    zipkin_port: int = option(
+        9411, whole(0, 65535), "Intake: Zipkin's v2 JSON. 9411 is Zipkin's own; 0 takes a free port."
+    )
     body_bytes_max: int = option(
         16 * MIB,
         size_bytes(KIB, 256 * MIB),
         "The largest request body, as sent and decompressed; a larger one gets 413.",
-    )
-    waiting_bytes_max: int = option(
-        64 * MIB, size_bytes(MIB, TIB), "Request bytes waiting to be in the log; beyond it requests get 503."
     )
     connections_max: int = option(
         512, whole(1, 100_000), "Connections a port holds open; others wait. Half the usual 1024 file descriptors."
     )
     idle_s: float = option(
         75.0, seconds(1, HOUR_S), "A connection without a request is closed after this; above most proxies' 60 s."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcConfig:
+    """The OTLP/gRPC port, on http.host, and what its senders may take."""
+
+    port: int = option(4317, whole(0, 65535), "Intake: OTLP/gRPC. 4317 is OTLP's own; 0 takes a free port.")
+    message_bytes_max: int = option(
+        16 * MIB,
+        size_bytes(KIB, 256 * MIB),
+        "The largest request message, as sent and decompressed; a larger one is refused for good.",
+    )
+    calls_max: int = option(
+        64, whole(1, 10_000), "Calls answered at once, a thread each; the most messages in memory that nobody counts."
+    )
+    waiting_max: int = option(
+        256, whole(0, 100_000), "Calls that wait for a thread, unread; beyond it a caller is told to come back."
+    )
+    connections_max: int = option(512, whole(1, 100_000), "Connections held open; the next one is closed.")
+    idle_s: float = option(
+        300.0, seconds(1, DAY_S), "A connection without a call is told to go after this; gRPC clients come again."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeConfig:
+    """What holds for every port that takes spans: HTTP, gRPC and Zipkin's."""
+
+    waiting_bytes_max: int = option(
+        64 * MIB,
+        size_bytes(MIB, TIB),
+        "Request bytes waiting to be in the log; beyond it senders are told to come back.",
+    )
+    acknowledge: str = option(
+        "durable",
+        one_of("durable", "accepted"),
+        "When senders are answered. accepted: before their spans are in the log; a crash loses what was on its way.",
+    )
+    tls_certificate: str = option(
+        "", text_or_nothing("the path of a PEM file"), "The server's certificate and its chain: only TLS is spoken."
+    )
+    tls_key: str = option("", text_or_nothing("the path of a PEM file"), "The certificate's key, not encrypted.")
+    tls_client_ca: str = option(
+        "",
+        text_or_nothing("the path of a PEM file"),
+        "Senders must show a certificate that one of these has signed (mutual TLS).",
+    )
+    token_file: str = option(
+        "",
+        text_or_nothing("the path of a file"),
+        "Holds bearer tokens, one a line: senders must show one. Read when the process starts.",
     )
 
 
@@ -163,6 +244,96 @@ class SamplingConfig:
         POLICIES,
         "Tail policies, asked in this order; one vote keeps a trace. Written as in the OpenTelemetry Collector.",
     )
+    mode: str = option(
+        "hybrid",
+        one_of("head", "tail", "hybrid"),
+        "head: the intake drops what head_probability does not keep, errors excepted. Else only the policies drop.",
+    )
+    head_probability: float = option(
+        0.01, probability(), "Of a trace to be kept in mode head; every node keeps the same ones."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConfig:
+    """The cluster deployment's log and ledger. With brokers set, partitions are shared by all processes of the group.
+
+    Security goes into a file of librdkafka's own properties, one `key=value` a line, so that no secret stands in this
+    configuration; `${env:NAME}` in it is the environment's.
+    """
+
+    brokers: str = option(
+        "", text_or_nothing("host:port, several with commas between"), "Where Kafka is; none: the embedded deployment."
+    )
+    group: str = option(
+        "spanloom",
+        text("a group id"),
+        "The consumer group whose members share the partitions, and whose offsets count.",
+    )
+    client_file: str = option(
+        "",
+        text_or_nothing("the path of a file"),
+        "Properties every client is given: `security.protocol`, `sasl.*`, ...",
+    )
+    session_s: float = option(
+        6.0,
+        seconds(1, 600),
+        "A member not heard of for this long is dead; 6 s is the least a broker accepts by its defaults.",
+    )
+    revoke_s: float = option(
+        5.0, seconds(0, MINUTE_S), "How long a partition that the group wants back may finish what it has decided."
+    )
+    spans: str = option("spans", text("a topic"), "Spans, keyed by trace id.")
+    ledger: str = option("spanloom-ledger", text("a topic"), "What was decided; as many partitions as the spans have.")
+    traces_complete: str = option("traces-complete", text("a topic"), "Kept traces, for other programs.")
+    sampling_decisions: str = option(
+        "sampling-decisions", text("a topic"), "A record a kept trace, for other programs."
+    )
+    dead_letters: str = option("spans-dead-letter", text("a topic"), "What cannot be read or stored, as it came.")
+    policies: str = option("spanloom-policies", text("a topic"), "Versions of the sampling policies.")
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticsearchConfig:
+    """The trace store of the cluster deployment: Elasticsearch 8 or 9, one index a day.
+
+    Shards, replicas and retention go into the index template and the lifecycle policy: they hold for days to come.
+    """
+
+    urls: str = option(
+        "",
+        urls("http", "https"),
+        "Where Elasticsearch is, several nodes with commas between; none: traces are kept in the data folder.",
+    )
+    api_key: str = secret_option("The API key, as Elasticsearch encodes it. Give it by the environment, or by a file:")
+    api_key_file: str = option("", text_or_nothing("the path of a file"), "Holds the API key, in place of api_key.")
+    ca_file: str = option(
+        "", text_or_nothing("the path of a file"), "Certificates to trust in place of the system's, PEM."
+    )
+    prefix: str = option(
+        "spanloom-traces-", INDEX_PREFIX, "What the names of the indices begin with; the day follows, as 2026.01.31."
+    )
+    shards: int = option(1, whole(1, 100), "Of a day's index. Elastic advises 10 to 50 GB a shard.")
+    replicas: int = option(1, whole(0, 10), "Further copies of each shard; 0 on a single node.")
+    retention_s: float = option(
+        7 * DAY_S, seconds(DAY_S, 10 * YEAR_S), "How long kept traces can be read; whole days are deleted."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RedisConfig:
+    """The cache of the cluster deployment. Whatever becomes of it costs time, never an answer."""
+
+    url: str = option(
+        "",
+        urls("redis", "rediss"),
+        "Where Redis is, as redis://host:6379/0; none: each process has a cache of its own.",
+    )
+    password: str = secret_option("The password. Give it by the environment, or by a file:")
+    password_file: str = option("", text_or_nothing("the path of a file"), "Holds the password, in place of password.")
+    ca_file: str = option(
+        "", text_or_nothing("the path of a file"), "Certificates to trust in place of the system's, PEM."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +360,13 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
+    grpc: GrpcConfig = field(default_factory=GrpcConfig)
+    intake: IntakeConfig = field(default_factory=IntakeConfig)
     assembly: AssemblyConfig = field(default_factory=AssemblyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    kafka: KafkaConfig = field(default_factory=KafkaConfig)
+    elasticsearch: ElasticsearchConfig = field(default_factory=ElasticsearchConfig)
+    redis: RedisConfig = field(default_factory=RedisConfig)
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     log: LogConfig = field(default_factory=LogConfig)
     commit_interval_s: float = option(

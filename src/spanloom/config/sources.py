@@ -10,7 +10,7 @@ import yaml
 from spanloom.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "SPANLOOM__"
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", re.ASCII)
+REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", re.ASCII)
 
 
 class Entry(NamedTuple):
@@ -124,7 +124,7 @@ class _Document:
                 self._expand(value)
 
     def _expand_scalar(self, node: yaml.ScalarNode) -> None:
-        expanded = _REFERENCE.sub(lambda match: self._lookup(match, node), node.value)
+        expanded = REFERENCE.sub(lambda match: self._lookup(match, node), node.value)
         if expanded == node.value:
             return
         node.value = expanded

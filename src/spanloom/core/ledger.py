@@ -13,6 +13,7 @@ Every record, little endian (format version 1):
     RATE        u64 spans offset, f64 rate, u8 cause
     SKIP        u64 spans offset, reason as UTF-8
     CHECKPOINT  u64 spans offset, u32 length, tally as u64 each, sampler state
+    PROBE       u64 spans offset, 2^64 - 1 for none
 
 A DECIDE entry: u8 verdict, u8 trigger, u8 policy, u8 flags, u32 policy version, u64 votes, u64 threshold,
 16 B trace id, u64 first offset, u64 cut, u64 stream time, u64 origin, u64 operation, u64 duration, u32 spans,
@@ -33,12 +34,14 @@ from spanloom.errors import DecodeError
 from spanloom.model import LEDGER, Decision, Identity, Trigger, Verdict
 
 FORMAT_VERSION = 1
+NO_OFFSET = (1 << 64) - 1
 _HEADER = struct.Struct("<BBHIQI")
 _FENCE = struct.Struct("<16sQ")
 _TICK = struct.Struct("<QQ")
 _CONFIG = struct.Struct("<QI")
 _RATE = struct.Struct("<QdB")
 _SKIP = struct.Struct("<Q")
+_PROBE = struct.Struct("<Q")
 _CHECKPOINT = struct.Struct(f"<QI{len(TALLY_FIELDS)}Q")
 COUNT = struct.Struct("<I")
 ENTRY = struct.Struct("<BBBBIQQ16sQQQQQQII")
@@ -49,7 +52,7 @@ IDENTITY = struct.Struct("<8sBQ")
 class Fence:
     """A new owner's first word."""
 
-    owner: bytes  # a uuid, one an assignment
+    owner: bytes  # 8 bytes of the process, 8 of the assignment
     committed: int
 
 
@@ -108,8 +111,15 @@ class Checkpoint:
     sampler: bytes
 
 
-Entry = Fence | Decide | Tick | Config | Rate | Skip | Checkpoint
-_KINDS: dict[type, int] = {Fence: 1, Decide: 2, Tick: 3, Config: 4, Rate: 5, Skip: 6, Checkpoint: 7}
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The spans record that is fed next, by an owner that fears it dies of it; NO_OFFSET: the last one was survived."""
+
+    offset: int
+
+
+Entry = Fence | Decide | Tick | Config | Rate | Skip | Checkpoint | Probe
+_KINDS: dict[type, int] = {Fence: 1, Decide: 2, Tick: 3, Config: 4, Rate: 5, Skip: 6, Checkpoint: 7, Probe: 8}
 
 
 def encode(partition: int, epoch: int, entry: Entry) -> bytes:
@@ -129,6 +139,8 @@ def encode(partition: int, epoch: int, entry: Entry) -> bytes:
             body = _SKIP.pack(offset) + reason.encode()
         case Checkpoint(offset, tally, sampler):
             body = _CHECKPOINT.pack(offset, len(sampler), *tally.values()) + sampler
+        case Probe(offset):
+            body = _PROBE.pack(offset)
     head = (FORMAT_VERSION, _KINDS[type(entry)], 0, partition, epoch)
     crc = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0)))
     return _HEADER.pack(*head, crc) + body
@@ -179,6 +191,8 @@ def _decode_entry(kind: int, body: bytes) -> Entry:
             if len(sampler) != size:
                 raise struct.error(f"{size} bytes of sampler state expected, {len(sampler)} found")
             return Checkpoint(offset, Tally(*counts), sampler)
+        case 8:
+            return Probe(*_PROBE.unpack(body))
     raise KeyError(f"kind {kind}")
 
 

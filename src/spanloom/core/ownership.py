@@ -12,10 +12,12 @@ and thrown away; after any doubt about a ledger write a new one takes its place,
 import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from spanloom.core.assembly import TALLY_FIELDS, Harvest, Limits, Position, Tally
+from spanloom.core.deaths import Deaths, Foothold
 from spanloom.core.kernel import Assembler
 from spanloom.core.ledger import (
     Checkpoint,
@@ -23,6 +25,7 @@ from spanloom.core.ledger import (
     Decide,
     Entry,
     Fence,
+    Probe,
     Rate,
     Skip,
     Tick,
@@ -48,11 +51,13 @@ class Phase(Enum):
     LOST = "lost"
 
 
-class Foothold(NamedTuple):
-    """A ledger position to read from, and the epoch in force before it."""
+@dataclass(slots=True)
+class _Version:
+    """A version of the policies: its names, its last CONFIG, and the last DECIDE that refers to it."""
 
-    position: int
-    epoch: int
+    names: tuple[str, ...]
+    config: Foothold
+    used: Foothold
 
 
 class _Needed(NamedTuple):
@@ -82,7 +87,7 @@ def decode_metadata(committed: Committed, *, partition: int) -> tuple[Position, 
 
 
 class Ownership:
-    """The state of one assignment. `owner` is a uuid of its own."""
+    """The state of one assignment. `owner` is a uuid of its own, but for the first half: that is its process's."""
 
     def __init__(
         self, partition: int, committed: Committed, assembler: Assembler, *, owner: bytes, limits: Limits
@@ -91,7 +96,7 @@ class Ownership:
         self.phase = Phase.RECALLING
         self.assembler = assembler
         self.policies: PolicySet | None = None  # what the ledger says
-        self._policy_names: dict[int, tuple[str, ...]] = {}  # by version
+        self._versions: dict[int, _Version] = {}  # of the policies, as far as decisions refer to them
         self._limits = limits
         self._owner = owner
         start, self.recall_from = decode_metadata(committed, partition=partition)
@@ -99,10 +104,13 @@ class Ownership:
         self._offset = start.offset  # the next to be fed
         self._start = start.offset
         self._ticks: deque[Tick] = deque()  # to be applied in replay, in ledger order
+        self._decided_cut = self._decided_ns = -1  # the furthest that earlier owners' decisions looked
         self._skips: set[int] = set()
         self._needed: deque[_Needed] = deque()
         self._config = self._checkpoint = self.recall_from
         self._appended = self._read_back = 0  # records of ours
+        self._deaths = Deaths(owner, start.offset)
+        self._condemned: set[int] = set()
         assembler.restore(start)
 
     @property
@@ -147,7 +155,7 @@ class Ownership:
         epoch, entry = decode(record.body, partition=self.partition, position=record.position)
         before = Foothold(record.position, self._epoch)
         if isinstance(entry, Fence):
-            self._read_fence(epoch, entry)
+            self._read_fence(before, epoch, entry)
             return ()
         if epoch > self._epoch and self.phase is not Phase.OWNING:
             self._epoch = epoch  # its FENCE lies before where we began to read
@@ -165,14 +173,17 @@ class Ownership:
         match entry:
             case Decide():
                 return self.assembler.confirm(entry.count)
+            case Skip(offset) if offset in self._condemned:
+                self._skips.add(offset)
             case Skip(offset):
                 self.assembler.skipped(offset)
         return ()
 
-    def _read_fence(self, epoch: int, fence: Fence) -> None:
+    def _read_fence(self, foothold: Foothold, epoch: int, fence: Fence) -> None:
         if epoch <= self._epoch:
             return  # stale, or second of its epoch
         self._epoch = epoch
+        self._deaths.fence(fence, foothold)
         if self.phase is Phase.FENCING and epoch == self._own_epoch and fence.owner == self._owner:
             self.phase = Phase.OWNING
         elif self.phase is Phase.OWNING:
@@ -192,40 +203,59 @@ class Ownership:
                 self._adopt(policies_from_body(body, version=version))
             case Checkpoint(_, _, sampler):
                 self.assembler.restore_sampler(sampler)
+            case Probe(offset):
+                self._deaths.probe(offset)
             case Rate() | Fence():
                 pass
 
     def _note_need(self, foothold: Foothold, entry: Entry) -> None:
         """Keep in mind up to when a recovery has to read this record."""
         match entry:
-            case Decide() if self.phase is Phase.OWNING:  # a bound that costs nothing: we have read no further
+            case Decide(entries) if self.phase is Phase.OWNING:  # a bound that costs nothing: we have read no further
+                if len(self._versions) > 1:
+                    for decision in decode_decisions(entries):
+                        self._note_version(foothold, decision.policy_version)
                 self._needed.append(_Needed(foothold, self._offset, self.assembler.stream_ns))
             case Decide(entries):
                 cut = stream_ns = 0
                 for decision in decode_decisions(entries):
                     cut, stream_ns = max(cut, decision.cut), max(stream_ns, decision.stream_ns)
+                    self._note_version(foothold, decision.policy_version)
                 self._needed.append(_Needed(foothold, cut, stream_ns))
+                self._decided_cut, self._decided_ns = max(self._decided_cut, cut), max(self._decided_ns, stream_ns)
             case Tick(offset) | Skip(offset):
                 self._needed.append(_Needed(foothold, offset, 0))
-            case Config():
+            case Config(_, version, body):
                 self._config = foothold
+                for known in self._versions.values():
+                    known.used = foothold  # decisions up to here may refer to it
+                names = tuple(policy.name for policy in policies_from_body(body, version=version).policies)
+                self._versions[version] = _Version(names, foothold, foothold)
             case Checkpoint():
                 self._checkpoint = self._config  # from its CONFIG on, a fold needs nothing older
-            case Rate() | Fence():
+                if self.phase is Phase.OWNING:
+                    self._deaths.checkpoint()
+            case Rate() | Fence() | Probe():
                 pass
+
+    def _note_version(self, foothold: Foothold, version: int) -> None:
+        """A CONFIG is needed as long as a decision under it is: a repeat of its document has the same names."""
+        if version in self._versions:
+            self._versions[version].used = foothold
 
     def _adopt(self, policies: PolicySet) -> None:
         self.policies = policies
-        self._policy_names[policies.version] = tuple(policy.name for policy in policies.policies)
         self.assembler.configure(policies)
 
     def policy_names(self, version: int) -> tuple[str, ...]:
         """The names a decision's policy index and votes refer to; empty where the version was not seen."""
-        return self._policy_names.get(version, ())
+        return self._versions[version].names if version in self._versions else ()
 
     # What to append.
 
     def _encode(self, entries: Iterable[Entry]) -> list[bytes]:
+        if self.phase is Phase.LOST:
+            raise Fenced(f"partition {self.partition}: epoch {self._epoch} has begun, ours was {self._own_epoch}")
         assert self.phase is Phase.OWNING, self.phase
         bodies = [encode(self.partition, self._own_epoch, entry) for entry in entries]
         self._appended += len(bodies)
@@ -235,6 +265,13 @@ class Ownership:
         """The DECIDE records of a harvest."""
         return self._encode(Decide(entries) for entries in harvest.decisions)
 
+    def may_tick(self, stream_ns: int) -> bool:
+        """Whether a TICK here and now leaves all that earlier owners decided as it is.
+
+        In a replay that waits for the log, a TICK would put time between records that decisions were made on.
+        """
+        return not self._ticks and self._offset > self._decided_cut and stream_ns >= self._decided_ns
+
     def tick(self, stream_ns: int) -> list[bytes]:
         """A TICK here and now; advance only once it is read back."""
         return self._encode([Tick(self._offset, stream_ns)])
@@ -242,6 +279,31 @@ class Ownership:
     def skip(self, offset: int, reason: str) -> list[bytes]:
         """The record at *offset* is in the dead letters."""
         return self._encode([Skip(offset, reason)])
+
+    @property
+    def is_careful(self) -> bool:
+        """Processes before ours kept ending at our committed offset, and we have not lived for long yet.
+
+        Then records are fed one by one, each announced by a PROBE.
+        """
+        return self._deaths.is_careful
+
+    def is_accused(self, offset: int) -> bool:
+        """The record at *offset* has killed too often: dead-letter and `condemn` it; once settled, feed passes it by.
+
+        Not so one that a logged decision was made on: somebody survived it, and the verdict stands on it.
+        """
+        is_free = offset > self._decided_cut and offset not in self._skips
+        return is_free and self._deaths.is_accused(offset)
+
+    def probe(self, offset: int) -> list[bytes]:
+        """The record at *offset* is fed next; NO_OFFSET: nothing is."""
+        return self._encode([Probe(offset)])
+
+    def condemn(self, offset: int, reason: str) -> list[bytes]:
+        """As `skip`, of a record that is not fed."""
+        self._condemned.add(offset)
+        return self.skip(offset, reason)
 
     def checkpoint(self, policies: PolicySet) -> list[bytes]:
         """CONFIG and CHECKPOINT: judge by *policies* from here on, and let a fold begin here."""
@@ -299,7 +361,7 @@ class Ownership:
         """Go on from *offset*: the records before it are deleted."""
         harvest = self.assembler.jump(offset)
         self._offset = offset
-        return harvest
+        return harvest + self._apply_ticks(offset)
 
     # Commit.
 
@@ -309,8 +371,11 @@ class Ownership:
         horizon = safe.stream_ns - self._limits.remember_ns
         while self._needed and self._needed[0].cut < safe.offset and self._needed[0].stream_ns < horizon:
             self._needed.popleft()
-        first = self._needed[0].foothold if self._needed else self._checkpoint
-        ledger = min(first, self._checkpoint)
+        first = min(self._needed[0].foothold, self._checkpoint) if self._needed else self._checkpoint
+        self._versions = {v: known for v, known in self._versions.items() if known.used >= first}
+        ledger = min([first, *(known.config for known in self._versions.values())])
+        if safe.offset == self._start and self._deaths.since:
+            ledger = min(ledger, self._deaths.since)  # whoever comes next counts who ended here
         metadata = _METADATA.pack(
             METADATA_VERSION, safe.stream_ns, safe.last_timestamp_ns, *ledger, *safe.tally.values()
         )

@@ -94,12 +94,12 @@ class LoadClient:
 
         Requests are taken up in order and may be acknowledged out of order, at most `connections` apart.
         """
-        source = _Paced(iter(requests), spans_per_s)
+        source = Paced(iter(requests), spans_per_s)
         async with trio.open_nursery() as nursery:
             for _ in range(self._connections):
                 nursery.start_soon(self._keep_sending, source, report)
 
-    async def _keep_sending(self, source: "_Paced", report: Report) -> None:
+    async def _keep_sending(self, source: "Paced", report: Report) -> None:
         async with _Connection(self._target, self._connect, compress=self._compress) as connection:
             while (request := await source.take()) is not None:
                 self._count(requests_sent=1, spans_sent=request.span_count, bytes_sent=len(request.body))
@@ -140,7 +140,7 @@ class LoadClient:
         self._statistics = replace(now, **{name: getattr(now, name) + count for name, count in more.items()})
 
 
-class _Paced:
+class Paced:
     """Gives out requests in order to whoever asks, no faster than the pace."""
 
     def __init__(self, source: Iterator[Request], spans_per_s: float | None) -> None:

@@ -1,15 +1,27 @@
 """One load from end to end: generate, send, record."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
-from spanloom.load.client import LoadClient, LoadStatistics
+from spanloom.load.client import LoadStatistics, Report
 from spanloom.load.record import Fate, LoadRecorder
 from spanloom.load.workload import Request, Workload, requests
 
 
+class Sender(Protocol):
+    """A LoadClient or a DoorClient."""
+
+    async def send(self, requests: Iterable[Request], report: Report, *, spans_per_s: float | None = None) -> None:
+        """See LoadClient."""
+
+    def statistics(self) -> LoadStatistics:
+        """See LoadClient."""
+
+
 async def run_load(
-    client: LoadClient,
+    client: Sender,
     workload: Workload,
     *,
     epoch_unix_ns: int,

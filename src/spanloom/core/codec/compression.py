@@ -33,11 +33,20 @@ def _gzip_decoder() -> _Decoder:
     return zlib.decompressobj(wbits=31)  # 31: the gzip header is required and its checksum checked
 
 
+def _deflate_decoder() -> _Decoder:
+    return zlib.decompressobj(wbits=15)  # RFC 9110: the zlib format
+
+
 def _zstd_decoder() -> _Decoder:
     return zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX).decompressobj()
 
 
-_DECODERS: dict[str, Callable[[], _Decoder]] = {"gzip": _gzip_decoder, "x-gzip": _gzip_decoder, "zstd": _zstd_decoder}
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "gzip": _gzip_decoder,
+    "x-gzip": _gzip_decoder,
+    "zstd": _zstd_decoder,
+    "deflate": _deflate_decoder,
+}
 
 
 def decompress(body: bytes, encoding: str, *, size_max: int) -> bytes:

@@ -9,13 +9,13 @@ ignored. A body is one object, an array of them, or one a line. Ids are read as 
 import base64
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from spanloom.core.codec.ids import span_id_from_text, trace_id_from_text
 from spanloom.core.codec.json_text import JsonValue, parse_json, wrong_json
+from spanloom.core.codec.transcoded import Grouped, Transcoded
 from spanloom.errors import DecodeError
 from spanloom.model import AttributeValue, Span, SpanKind
 
@@ -25,39 +25,18 @@ _U64_MAX = (1 << 64) - 1
 _I64_MIN, _I64_MAX = -(1 << 63), (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class SeedBatch:
-    """What a body held: OTLP for the spans that could be read, a count and a first reason for the others."""
-
-    traces_data: bytes
-    span_count: int
-    rejected: int
-    reason: str
-
-
-def traces_data_from_seed(text: bytes) -> SeedBatch:
+def traces_data_from_seed(text: bytes) -> Transcoded:
     """Read a body span by span. Raises DecodeError if it is no JSON, or if none of its spans can be read."""
-    traces_data = trace_pb2.TracesData()
-    resources: dict[str, trace_pb2.ScopeSpans] = {}
-    taken, faults = 0, list[DecodeError]()
+    grouped = Grouped()
     for path, item in _items(text):
         if isinstance(item, DecodeError):
-            faults.append(item)
+            grouped.reject(item)
             continue
         try:
-            service, span = _span(item, path)
-        except DecodeError as exc:
-            faults.append(exc)
-            continue
-        if service not in resources:
-            resource_spans = traces_data.resource_spans.add()
-            resource_spans.resource.attributes.add(key="service.name").value.string_value = service
-            resources[service] = resource_spans.scope_spans.add()
-        resources[service].spans.append(span)
-        taken += 1
-    if faults and not taken:
-        raise faults[0]
-    return SeedBatch(traces_data.SerializeToString(), taken, len(faults), str(faults[0]) if faults else "")
+            grouped.add(*_span(item, path))
+        except DecodeError as fault:
+            grouped.reject(fault)
+    return grouped.result()
 
 
 def _items(text: bytes) -> Iterator[tuple[str, JsonValue | DecodeError]]:

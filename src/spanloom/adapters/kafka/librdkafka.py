@@ -1,0 +1,157 @@
+"""librdkafka's C API, as it lies inside the confluent-kafka wheel: what its Python face does not show.
+
+Reached through the extension module's own handle (dlopen, dlsym), so that there is one librdkafka in the process. Used
+for what a Python Consumer cannot do: a queue for each partition, which is read when there is room and left alone when
+there is none; rebalances as events instead of callbacks on a foreign thread; a file descriptor that trio waits on.
+
+Layouts are those of rdkafka.h, which promises to keep them; `library()` refuses a version that it does not know.
+"""
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
+from functools import cache
+
+import confluent_kafka.cimpl
+
+from spanloom.errors import ConfigError
+
+VERSION_MIN, VERSION_MAX = 0x02_05_00_00, 0x03_00_00_00  # the second is not included
+
+OFFSET_END = -1
+OFFSET_INVALID = -1001  # of `committed`: there is none
+
+EVENT_NONE = 0x0
+EVENT_ERROR = 0x8
+EVENT_REBALANCE = 0x10
+EVENT_OFFSET_COMMIT = 0x20
+
+ERR_ASSIGN_PARTITIONS = -175
+ERR_AUTO_OFFSET_RESET = -140  # the offset is not in the log, and `auto.offset.reset` is `error`
+
+CONF_OK = 0
+DESTROY_NO_CONSUMER_CLOSE = 0x8
+TYPE_CONSUMER = 1
+ERROR_TEXT_BYTES = 512
+
+
+class Message(ctypes.Structure):
+    """rd_kafka_message_t."""
+
+    _fields_ = (
+        ("err", c_int),
+        ("topic", c_void_p),
+        ("partition", c_int32),
+        ("payload", c_void_p),
+        ("payload_bytes", c_size_t),
+        ("key", c_void_p),
+        ("key_bytes", c_size_t),
+        ("offset", c_int64),
+        ("_private", c_void_p),
+    )
+
+
+class TopicPartition(ctypes.Structure):
+    """rd_kafka_topic_partition_t."""
+
+    _fields_ = (
+        ("topic", c_char_p),
+        ("partition", c_int32),
+        ("offset", c_int64),
+        ("metadata", c_void_p),
+        ("metadata_bytes", c_size_t),
+        ("opaque", c_void_p),
+        ("err", c_int),
+        ("_private", c_void_p),
+    )
+
+
+class TopicPartitions(ctypes.Structure):
+    """rd_kafka_topic_partition_list_t."""
+
+    _fields_ = (("count", c_int), ("size", c_int), ("elements", POINTER(TopicPartition)))
+
+
+MessagePointer = POINTER(Message)
+ListPointer = POINTER(TopicPartitions)
+
+# name -> result, parameters; one line each, as rdkafka.h declares them
+_FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
+    "rd_kafka_version": (c_int, ()),
+    "rd_kafka_err2str": (c_char_p, (c_int,)),
+    "rd_kafka_error_code": (c_int, (c_void_p,)),
+    "rd_kafka_error_string": (c_char_p, (c_void_p,)),
+    "rd_kafka_error_destroy": (None, (c_void_p,)),
+    "rd_kafka_mem_malloc": (c_void_p, (c_void_p, c_size_t)),
+    # handles
+    "rd_kafka_conf_new": (c_void_p, ()),
+    "rd_kafka_conf_destroy": (None, (c_void_p,)),
+    "rd_kafka_conf_set": (c_int, (c_void_p, c_char_p, c_char_p, c_char_p, c_size_t)),
+    "rd_kafka_conf_set_events": (None, (c_void_p, c_int)),
+    "rd_kafka_new": (c_void_p, (c_int, c_void_p, c_char_p, c_size_t)),
+    "rd_kafka_destroy_flags": (None, (c_void_p, c_int)),
+    "rd_kafka_poll_set_consumer": (c_int, (c_void_p,)),
+    "rd_kafka_query_watermark_offsets": (
+        c_int,
+        (c_void_p, c_char_p, c_int32, POINTER(c_int64), POINTER(c_int64), c_int),
+    ),
+    # queues
+    "rd_kafka_queue_new": (c_void_p, (c_void_p,)),
+    "rd_kafka_queue_get_consumer": (c_void_p, (c_void_p,)),
+    "rd_kafka_queue_get_partition": (c_void_p, (c_void_p, c_char_p, c_int32)),
+    "rd_kafka_queue_forward": (None, (c_void_p, c_void_p)),
+    "rd_kafka_queue_io_event_enable": (None, (c_void_p, c_int, c_char_p, c_size_t)),
+    "rd_kafka_queue_poll": (c_void_p, (c_void_p, c_int)),
+    "rd_kafka_queue_destroy": (None, (c_void_p,)),
+    "rd_kafka_consume_batch_queue": (c_int64, (c_void_p, c_int, POINTER(MessagePointer), c_size_t)),
+    # messages
+    "rd_kafka_message_timestamp": (c_int64, (MessagePointer, c_void_p)),
+    "rd_kafka_message_headers": (c_int, (MessagePointer, POINTER(c_void_p))),
+    "rd_kafka_message_errstr": (c_char_p, (MessagePointer,)),
+    "rd_kafka_message_destroy": (None, (MessagePointer,)),
+    "rd_kafka_header_get_all": (
+        c_int,
+        (c_void_p, c_size_t, POINTER(c_char_p), POINTER(c_void_p), POINTER(c_size_t)),
+    ),
+    # lists of partitions
+    "rd_kafka_topic_partition_list_new": (ListPointer, (c_int,)),
+    "rd_kafka_topic_partition_list_add": (POINTER(TopicPartition), (ListPointer, c_char_p, c_int32)),
+    "rd_kafka_topic_partition_list_destroy": (None, (ListPointer,)),
+    # the group
+    "rd_kafka_subscribe": (c_int, (c_void_p, ListPointer)),
+    "rd_kafka_incremental_assign": (c_void_p, (c_void_p, ListPointer)),
+    "rd_kafka_incremental_unassign": (c_void_p, (c_void_p, ListPointer)),
+    "rd_kafka_assign": (c_int, (c_void_p, ListPointer)),
+    "rd_kafka_assignment_lost": (c_int, (c_void_p,)),
+    "rd_kafka_pause_partitions": (c_int, (c_void_p, ListPointer)),
+    "rd_kafka_committed": (c_int, (c_void_p, ListPointer, c_int)),
+    "rd_kafka_commit_queue": (c_int, (c_void_p, ListPointer, c_void_p, c_void_p, c_void_p)),
+    "rd_kafka_consumer_close_queue": (c_void_p, (c_void_p, c_void_p)),
+    "rd_kafka_consumer_closed": (c_int, (c_void_p,)),
+    # events
+    "rd_kafka_event_type": (c_int, (c_void_p,)),
+    "rd_kafka_event_error": (c_int, (c_void_p,)),
+    "rd_kafka_event_error_string": (c_char_p, (c_void_p,)),
+    "rd_kafka_event_topic_partition_list": (ListPointer, (c_void_p,)),
+    "rd_kafka_event_destroy": (None, (c_void_p,)),
+}
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The loaded library with every function's types set. Raises ConfigError where it is not one we know."""
+    loaded = ctypes.CDLL(confluent_kafka.cimpl.__file__)
+    try:
+        for name, (result, parameters) in _FUNCTIONS.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, parameters
+    except AttributeError as exc:
+        raise ConfigError(f"confluent-kafka: expected a wheel with librdkafka inside, found none: {exc}") from exc
+    version = loaded.rd_kafka_version()
+    if not VERSION_MIN <= version < VERSION_MAX:
+        raise ConfigError(f"confluent-kafka: expected librdkafka 2.5 or newer, below 3, found {version:#x}")
+    return loaded
+
+
+def explain(code: int) -> str:
+    """An error code's text."""
+    return str(library().rd_kafka_err2str(code).decode())

@@ -1,0 +1,50 @@
+"""How a cluster is reached, and what its topics are called; what all clients of this process share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FETCHED_BYTES_MAX = 256 << 20  # of all partitions of a process together, about: each has its share
+FETCHED_PARTITION_KIB_MIN = 512
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """See config.KafkaConfig."""
+
+    brokers: str
+    group: str = "spanloom"
+    session_ms: int = 6_000
+    topics: Mapping[str, str] = field(default_factory=dict)  # the names of ours that differ
+    client: Mapping[str, str] = field(default_factory=dict, repr=False)  # passed on as they are: security
+
+    def topic(self, name: str) -> str:
+        """What the topic that the design calls *name* is called here."""
+        return self.topics.get(name, name)
+
+    def connection(self) -> dict[str, str]:
+        """What every client is given."""
+        return {
+            "bootstrap.servers": self.brokers,
+            "client.id": "spanloom",
+            "socket.keepalive.enable": "true",
+            "reconnect.backoff.max.ms": "1000",  # the end of an outage is noticed this soon
+            **self.client,
+        }
+
+    def consumer(self, partition_count: int) -> dict[str, str]:
+        """What a consumer is given that fetches up to so many partitions."""
+        share_kib = max(FETCHED_PARTITION_KIB_MIN, FETCHED_BYTES_MAX // 1024 // partition_count)
+        return {
+            **self.connection(),
+            "group.id": self.group,
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "auto.offset.reset": "error",
+            "allow.auto.create.topics": "false",
+            "check.crcs": "true",
+            "queued.max.messages.kbytes": str(share_kib),
+            "fetch.wait.max.ms": "100",  # a partition just taken over waits for the fetch that is on its way
+            "fetch.queue.backoff.ms": "10",  # a queue that was full is filled again this soon
+            "fetch.error.backoff.ms": "100",
+            "log_level": "0",
+        }

@@ -1,0 +1,1 @@
+"""The cluster deployment as processes, on real servers."""
