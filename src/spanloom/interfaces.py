@@ -67,6 +67,12 @@ class SpanSource(Protocol):
     async def end_offset(self, partition: int) -> int:
         """The offset the next record will get."""
 
+    async def reserve(self, partition: int, next_offset: int) -> None:
+        """Never give a record an offset below *next_offset*: the ledger speaks of what lies there.
+
+        Only a log that a power cut can shorten has something to do. Raises SourceUnavailable.
+        """
+
 
 class Membership(Protocol):
     """A place in the group whose members share the partitions. One task uses it."""

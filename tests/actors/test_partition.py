@@ -236,3 +236,20 @@ async def test_a_document_the_store_refuses_is_dead_lettered(autojump_clock: tri
     assert (letter.key, letter.value) == (trace_id(1).hex().encode(), traces_data([Sp(1, 1)]))
     tally = statistics.assembler.tally
     assert (tally.stored, tally.dead_lettered, statistics.committed) == (1, 1, 2)
+
+
+async def test_offsets_that_the_ledger_speaks_of_are_not_given_again(autojump_clock: trio.testing.MockClock) -> None:
+    """A log that a power cut shortened below what was decided gives new records offsets beyond that, and goes on."""
+    town = Town()
+    async with town.at_work():
+        await town.send(Sp(1, 1), Sp(1, 2, parent=1))
+        await eventually(lambda: _holds(town, {1: 2}))
+    town.log, town.board = MemoryLog(1), Board(1)
+    town.world = replace(town.world, log=town.log, source=town.log)
+    await town.send(Sp(1, 1))
+    async with town.at_work():
+        await trio.sleep(2)
+        await town.send(Sp(2, 1))
+        await eventually(lambda: _holds(town, {2: 1}))
+    reader = await town.log.read(0, 1)
+    assert [record.offset for record in await reader.receive()] == [2]

@@ -1,6 +1,6 @@
 """Kills a real node again and again while stock exporters and the load generator send, and looks for what they lost.
 
-`python -m tests.integration.kills [KILLS]` does it at length; the evidence is in docs/evidence/.
+`python -m tests.integration.kills [KILLS [ALIVE_S [SPANS_PER_S]]]` does it at length; see docs/evidence/.
 """
 
 import platform
@@ -22,7 +22,7 @@ from tests.servers.ports import free_ports
 
 PROGRAM = Path(__file__).parent.parent / "collector" / "exporter_program.py"
 CLIENTS = (("grpc", "none"), ("grpc", "gzip"), ("http", "none"), ("http", "gzip"))
-REQUESTS_COME_S = 0.1  # a node is frozen for this long before it is killed: whatever then is sent is in flight
+REQUESTS_COME_S = 0.5  # a node is frozen before it is killed; each client sends within this, so that is in flight
 FOR_KILLS = {**QUICK, "drain_s": "1s"}
 
 
@@ -69,7 +69,7 @@ class Client:
 
     @property
     def retries(self) -> int:
-        """How often the exporter said that it tries again."""
+        """How often the exporter said that it tries again; gRPC's says so once in 20 s at most."""
         return sum("Transient error" in line for line in self.said)
 
 
@@ -107,24 +107,34 @@ class Outcome:
 
     acknowledged: dict[str, int]
     retries: dict[str, int]
+    in_flight: dict[str, list[int]]  # by door: connections with requests in flight, at each kill
     lost: list[str]
 
 
-def kill_again_and_again(folder: Path, kills: int, *, alive_s: float) -> Outcome:
-    """Start a node, kill it, start it again...; clients send all the while and finish on the last node."""
+def kill_again_and_again(folder: Path, kills: int, *, alive_s: float, spans_per_s: int = 200) -> Outcome:
+    """Start a node, kill it, start it again...; clients send all the while and finish on the last node.
+
+    Each exporter sends *spans_per_s*, the load generator five times as many.
+    """
     address, record = Address(), folder.parent / "sent"
     lasts_s = kills * (alive_s + 2.5)  # a start takes that on two busy cores
+    in_flight: dict[str, list[int]] = {"http": [], "grpc": []}
     with ExitStack() as stack:
         node = _start(address, folder, stack)
         clients = [
-            stack.enter_context(client(address, *each, spans=round(lasts_s * 200), spans_per_s=200)) for each in CLIENTS
+            stack.enter_context(client(address, *each, spans=round(lasts_s * spans_per_s), spans_per_s=spans_per_s))
+            for each in CLIENTS
         ]
-        load = stack.enter_context(_load(address, record, spans=round(lasts_s * 1000), spans_per_s=1000))
+        load = stack.enter_context(
+            _load(address, record, spans=round(lasts_s * spans_per_s * 5), spans_per_s=spans_per_s * 5)
+        )
         for _ in range(kills):
             time.sleep(alive_s)
             assert load.poll() is None, "the load ended before the kills"
             node.popen.send_signal(signal.SIGSTOP)
             time.sleep(REQUESTS_COME_S)
+            in_flight["http"].append(unread_connections(address.http))
+            in_flight["grpc"].append(unread_connections(address.grpc))
             node.popen.kill()
             node.popen.wait()
             node = _start(address, folder, stack)
@@ -139,8 +149,18 @@ def kill_again_and_again(folder: Path, kills: int, *, alive_s: float) -> Outcome
     return Outcome(
         acknowledged | {"loadgen": int(counts["spans_acknowledged"])},
         retries | {"loadgen": int(counts["retries"])},
+        in_flight,
         missing(clients, folder) + check_loadgen_record(record, folder),
     )
+
+
+def unread_connections(port: int) -> int:
+    """Connections to *port* whose server has not read all that came: of a frozen one, requests in flight."""
+    found = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues = line.split()[:5]
+        found += local.endswith(f":{port:04X}") and state == "01" and int(queues.rpartition(":")[2], 16) > 0
+    return found
 
 
 def _start(address: Address, folder: Path, stack: ExitStack) -> Process:
@@ -159,18 +179,24 @@ def _load(address: Address, record: Path, *, spans: int, spans_per_s: float) -> 
                 popen.kill()
 
 
-def main(kills: int) -> int:
+def main(kills: int, alive_s: float, spans_per_s: int) -> int:
     """Run it; the exit code."""
-    print(f"{kills} kills, Python {platform.python_version()}, {platform.machine()}", flush=True)
+    python = f"Python {platform.python_version()}, {platform.machine()}"
+    print(f"{kills} kills, {spans_per_s} spans a second and exporter, {python}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         began = time.monotonic()
-        outcome = kill_again_and_again(Path(name) / "data", kills, alive_s=1.0)
+        outcome = kill_again_and_again(Path(name) / "data", kills, alive_s=alive_s, spans_per_s=spans_per_s)
         print(f"after {time.monotonic() - began:.0f} s")
     for client_name, spans in outcome.acknowledged.items():
         print(f"{client_name:<12}{spans:>9} spans acknowledged {outcome.retries[client_name]:>7} retries")
+    for door, counts in outcome.in_flight.items():
+        print(f"connections with a request in flight at a kill, {door}: at least {min(counts)}, in all {sum(counts)}")
     print(f"lost or stored twice: {len(outcome.lost)} {outcome.lost[:5]}")
     return int(bool(outcome.lost))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100))
+    given = sys.argv[1:]
+    defaults = ["100", "1.0", "200"]
+    kills, alive_s, spans_per_s = [*given, *defaults[len(given) :]]
+    sys.exit(main(int(kills), float(alive_s), int(spans_per_s)))

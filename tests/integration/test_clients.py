@@ -42,6 +42,8 @@ def test_what_is_acknowledged_survives_kill_minus_nine(tmp_path: Path) -> None:
     assert outcome.lost == []
     assert min(outcome.acknowledged.values()) > 0
     assert min(outcome.retries.values()) >= 1
+    for door, counts in outcome.in_flight.items():
+        assert min(counts) >= 1, f"no request was in flight at a kill, {door}: {counts}"
 
 
 def test_a_locked_node_lets_in_who_has_certificate_and_token(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def _own(partition: int, world: World, settings: PartitionSettings, board:
     reader = await world.ledger.read(partition, ownership.recall_from.position)
     try:
         await _take_over(assignment, reader)
-        board.ends[partition] = await world.source.end_offset(partition)
+        await _reserve(assignment)
         board.took_over()
         log.info("assigned", partition=partition, epoch=ownership.epoch, committed=committed.offset)
         await _work(assignment, reader)
@@ -131,6 +131,16 @@ async def _take_over(assignment: Assignment, reader: LedgerReader) -> None:
             ownership.read_back(record)
         if ownership.is_outbid:
             await world.ledger.append(partition, [ownership.fence()])
+
+
+async def _reserve(assignment: Assignment) -> None:
+    """The ledger may know records that a power cut took from the log: their offsets are not given to others."""
+    source, partition, needed = assignment.world.source, assignment.partition, assignment.ownership.spoken_of
+    end = await source.end_offset(partition)
+    if end < needed:
+        log.error("the log ends before what the ledger speaks of", partition=partition, end=end, ledger=needed)
+        await source.reserve(partition, needed)
+    assignment.board.ends[partition] = max(end, needed)
 
 
 async def _work(assignment: Assignment, reader: LedgerReader) -> None:

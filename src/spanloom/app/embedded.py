@@ -89,7 +89,8 @@ async def run_embedded(config: Config, *, task_status: trio.TaskStatus[Node]) ->
         node = make_node(config, Board(config.data.partitions), world)
         async with trio.open_nursery() as nursery:
             await nursery.start(supervise, _children(node, world, parts, settings), node.budgets[0])
-            await node.board.ready.wait()
+            await node.board.ready.wait()  # before anything is let in: a log may have offsets to keep free
+            await nursery.start(supervise, intake_servers(node), node.budgets[2])
             log.info("ready", folder=config.data.folder, ports=node.ports, partitions=node.board.partition_count)
             task_status.started(node)
             await node.stopping.wait()
@@ -102,7 +103,6 @@ def _children(node: Node, world: World, parts: _Embedded, settings: PartitionSet
     config, board = node.config, node.board
     retention = RetentionSettings(log_s=config.data.log_retention_s, store_s=config.data.store_retention_s)
     return [
-        *intake_servers(node),
         query_server(node, world),
         ChildSpec("partitions", partial(_own_partitions, node, world, settings), Restart.TRANSIENT),
         ChildSpec("lag", partial(watch_lag, world, board)),

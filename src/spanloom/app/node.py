@@ -93,7 +93,7 @@ class Node:
     config: Config
     board: Board
     intake: Intake
-    budgets: tuple[RestartBudget, ...]
+    budgets: tuple[RestartBudget, ...]  # of the root, the partitions, the doors
     ports: dict[str, int] = field(default_factory=dict)  # `intake`, `grpc`, `zipkin`, `query`: where they listen
     counters: HttpCounters = field(default_factory=HttpCounters)
     grpc_counters: GrpcCounters = field(default_factory=GrpcCounters)
@@ -160,7 +160,7 @@ def make_node(config: Config, board: Board, world: World) -> Node:
         random=world.random,
     )
     supervision = config.supervision
-    budgets = tuple(RestartBudget(supervision.restarts_max, supervision.period_s) for _ in range(2))
+    budgets = tuple(RestartBudget(supervision.restarts_max, supervision.period_s) for _ in range(3))
     return Node(config, board, intake, budgets)
 
 

@@ -124,6 +124,12 @@ class Ownership:
         return self._offset
 
     @property
+    def spoken_of(self) -> int:
+        """The first offset that the ledger, as far as it was read, says nothing of."""
+        ticked = max((tick.offset for tick in self._ticks), default=0)
+        return max(self._start, self._decided_cut + 1, ticked, *(offset + 1 for offset in self._skips))
+
+    @property
     def unsettled(self) -> int:
         """Ledger records appended and not read back."""
         return self._appended - self._read_back
