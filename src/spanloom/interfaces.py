@@ -189,6 +189,8 @@ class IntakeDoor(Protocol):
     async def accept(self, traces_data: bytes, *, size_bytes: int) -> "Accepted":
         """Put OTLP TracesData into the log, split by trace; returns when that is durable.
 
+        Where the operator has it so (`intake.acknowledge: accepted`) it returns before.
+
         `size_bytes` counts against the intake's bound. Raises DecodeError (nothing was taken), Overloaded,
         SourceUnavailable (the sender must send again; repeats are removed).
         """

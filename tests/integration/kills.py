@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.process import QUICK, Process, running
+from tests.integration.process import QUICK, Process, eventually, running
 from tests.oracle_checks import check_loadgen_record
 from tests.oracle_files import log_partitions, parse_record, parse_spans, read_log
 from tests.servers.ports import free_ports
@@ -117,7 +117,7 @@ def kill_again_and_again(folder: Path, kills: int, *, alive_s: float, spans_per_
     Each exporter sends *spans_per_s*, the load generator five times as many.
     """
     address, record = Address(), folder.parent / "sent"
-    lasts_s = kills * (alive_s + 2.5)  # a start takes that on two busy cores
+    lasts_s = kills * (alive_s + 4.0)  # a start and the clients' return take about that on two busy cores
     in_flight: dict[str, list[int]] = {"http": [], "grpc": []}
     with ExitStack() as stack:
         node = _start(address, folder, stack)
@@ -129,6 +129,7 @@ def kill_again_and_again(folder: Path, kills: int, *, alive_s: float, spans_per_
             _load(address, record, spans=round(lasts_s * spans_per_s * 5), spans_per_s=spans_per_s * 5)
         )
         for _ in range(kills):
+            _until_all_are_back(clients)
             time.sleep(alive_s)
             assert load.poll() is None, "the load ended before the kills"
             node.popen.send_signal(signal.SIGSTOP)
@@ -154,10 +155,19 @@ def kill_again_and_again(folder: Path, kills: int, *, alive_s: float, spans_per_
     )
 
 
+def _until_all_are_back(clients: Sequence[Client]) -> None:
+    """Wait until the node has acknowledged something to each."""
+    before = [len(each.acknowledged) for each in clients]
+    eventually(
+        lambda: all(len(each.acknowledged) > count for each, count in zip(clients, before, strict=True)), within_s=60
+    )
+
+
 def unread_connections(port: int) -> int:
     """Connections to *port* whose server has not read all that came: of a frozen one, requests in flight."""
     found = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]  # gRPC listens on a socket of both
+    for line in (line for table in tables for line in table.read_text().splitlines()[1:]):
         _, local, _, state, queues = line.split()[:5]
         found += local.endswith(f":{port:04X}") and state == "01" and int(queues.rpartition(":")[2], 16) > 0
     return found

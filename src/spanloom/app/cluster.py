@@ -4,7 +4,7 @@
      |- partitions   a place in the group: partition-17, partition-42, ... as they are assigned
      |- intake, grpc, zipkin   the doors of app/doors.py, which produce to `spans`   (role intake)
      |- query        HTTP: traces, health, metrics, web page
-     '- lag
+     '- lag, house
 
 Told to stop, it is not ready any more, takes nothing in, lets its partitions finish what is decided and commit, leaves
 the group so that the others need not wait for its session to end, and ends.
@@ -34,8 +34,7 @@ from spanloom.adapters.kafka.reader import Fetchers
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.source import KafkaSource
 from spanloom.adapters.kafka.topics import TopicFacts, Topics
-from spanloom.adapters.memory import MemoryCache
-from spanloom.adapters.sqlite import DataFolder, Durability, SqliteStore
+from spanloom.app.backends import drop_old_days, open_cache, open_store
 from spanloom.app.doors import intake_servers
 from spanloom.app.node import (
     Node,
@@ -48,7 +47,6 @@ from spanloom.app.node import (
 )
 from spanloom.config import Config, KafkaConfig, client_properties
 from spanloom.errors import LedgerUnavailable, OutletUnavailable, SourceUnavailable, Unavailable
-from spanloom.interfaces import TraceStore
 from spanloom.model import DEAD_LETTERS, LEDGER, POLICIES, SAMPLING_DECISIONS, SPANS, TRACES_COMPLETE
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -123,22 +121,11 @@ def _open_cluster(
             log=KafkaLog(publisher(SourceUnavailable, LINGER_MS), spans, facts.partition_count),
             source=KafkaSource(fetchers, member, spans, incarnation=facts.incarnation),
             ledger=KafkaLedger(publisher(LedgerUnavailable, 0), fetchers, kafka.topic(LEDGER)),
-            store=closing.enter_context(_open_store(config, facts)),
+            store=closing.enter_context(open_store(config, facts.partition_count)),
             outlet=KafkaOutlet(publisher(OutletUnavailable, LINGER_MS), kafka.topics),
-            cache=MemoryCache(),
+            cache=closing.enter_context(open_cache(config.redis)),
         )
         yield _Cluster(world, member)
-
-
-@contextmanager
-def _open_store(config: Config, facts: TopicFacts) -> Iterator[TraceStore]:
-    """The store of a data folder: this process's own traces alone."""
-    data = config.data
-    folder = DataFolder.open(data.folder, partition_count=facts.partition_count, durability=Durability(data.durability))
-    try:
-        yield SqliteStore(folder)
-    finally:
-        folder.close()
 
 
 def _role_children(node: Node, parts: _Cluster, settings: PartitionSettings, roles: frozenset[Role]) -> list[ChildSpec]:
@@ -146,6 +133,8 @@ def _role_children(node: Node, parts: _Cluster, settings: PartitionSettings, rol
     if Role.AGGREGATOR in roles:
         children.append(ChildSpec("partitions", partial(_own_share, node, parts, settings), Restart.TRANSIENT))
         children.append(ChildSpec("lag", partial(watch_lag, parts.world, node.board)))
+        retention_s = node.config.elasticsearch.retention_s
+        children.append(ChildSpec("house", partial(drop_old_days, parts.world.store, parts.world, retention_s)))
     else:
         node.drained.set()
     if Role.INTAKE in roles:
