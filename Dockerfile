@@ -21,7 +21,7 @@ ENV PATH=/opt/spanloom/bin:$PATH \
     SPANLOOM__LOG__FORMAT=json
 USER spanloom
 VOLUME /data
-EXPOSE 4318 16686
+EXPOSE 4317 4318 9411 16686
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:16686/ready', timeout=2)"]

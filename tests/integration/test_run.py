@@ -229,6 +229,26 @@ def test_a_wrong_policy_is_refused_in_one_clear_line(tmp_path: Path) -> None:
     assert "found 'consistent'" in printed
 
 
+WITHOUT_CLUSTER = """
+import sys
+for name in ("confluent_kafka", "elasticsearch", "redis"):
+    sys.modules[name] = None
+from spanloom.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_embedded_deployment_needs_no_client_of_a_server(tmp_path: Path) -> None:
+    """Without the cluster's packages the demo runs; asked for Kafka, one line says what to install, exit 2."""
+    line = [sys.executable, "-c", WITHOUT_CLUSTER]
+    demo = [*line, "demo", "--exit", "--spans=300", "--rate=3000", *(f"--set={k}={v}" for k, v in QUICK.items())]
+    ran = subprocess.run(demo, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert "balance closes" in ran.stdout
+    code, said = refusal([*line, "run", "--set=kafka.brokers=127.0.0.1:1", f"--data={tmp_path}"])
+    assert (code, "expected `pip install spanloom[cluster]`, found no confluent_kafka" in said) == (2, True)
+
+
 def test_another_partition_count_is_refused(tmp_path: Path) -> None:
     """A folder keeps the partition count of its first start; another one is refused."""
     with running(tmp_path / "data") as node:

@@ -2,7 +2,6 @@
 
 import trio
 
-from spanloom.app.cluster import run_cluster
 from spanloom.app.embedded import run_embedded
 from spanloom.app.node import Node, NodeStatistics, Role, partition_settings
 from spanloom.config import Config
@@ -23,6 +22,8 @@ async def run_node(
     Raises ConfigError, DataCorrupted, Unavailable and RestartIntensityExceeded, inside exception groups.
     """
     if config.kafka.brokers:
+        from spanloom.app.cluster import run_cluster  # its clients are an extra: the embedded deployment needs none
+
         await run_cluster(config, roles, task_status=task_status)
     else:
         await run_embedded(config, task_status=task_status)

@@ -23,6 +23,8 @@ EXIT_FAILED, EXIT_CONFIG, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 2, 3, 130
 QUERY_URL = "http://127.0.0.1:16686"
 INTAKE_URL = "http://127.0.0.1:4318/v1/traces"
 
+CLUSTER_PACKAGES = ("confluent_kafka", "elasticsearch", "redis")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; gives the exit code."""
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(exc: Exception) -> int:
     """One clear line for what was foreseen, a traceback for what was not."""
     leaf = _leaf(exc)
+    if isinstance(leaf, ModuleNotFoundError) and leaf.name and leaf.name.partition(".")[0] in CLUSTER_PACKAGES:
+        leaf = ConfigError(f"the cluster deployment: expected `pip install spanloom[cluster]`, found no {leaf.name}")
     match leaf:
         case ConfigError():
             code = EXIT_CONFIG
