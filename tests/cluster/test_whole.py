@@ -1,6 +1,8 @@
 """The whole cluster deployment: Kafka in, Elasticsearch and Redis behind, any process answers for every trace."""
 
 import json
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -43,10 +45,9 @@ def test_any_process_answers_for_every_trace_whatever_becomes_of_redis(cluster: 
         for trace in traces:
             spans = [Sp(trace, 1, error=True), Sp(trace, 2, parent=1, service="pay")]
             assert first.post("/v1/traces", traces_data(spans), "application/x-protobuf")[0] == 200
-        for member in (first, second):
-            for trace in traces:
-                answer = eventually(lambda member=member, trace=trace: found(member, trace), within_s=30)
-                assert (answer["status"], answer["span_count"]) == ("kept", 2)
+        for member, trace in product((first, second), traces):
+            answer = eventually(partial(found, member, trace), within_s=30)
+            assert (answer["status"], answer["span_count"]) == ("kept", 2)
         redis.running().say("FLUSHALL")
         assert all(found(second, trace) for trace in traces)
         assert second.get("/v1/traces/00000000000000000000000000abcdef")[0] == 404

@@ -208,6 +208,9 @@ class LinkedLog:
     async def end_offset(self, partition: int) -> int:
         return await self.log.end_offset(partition)
 
+    async def reserve(self, partition: int, next_offset: int) -> None:
+        raise AssertionError(f"this log never loses its end: {partition} to {next_offset}")
+
 
 class LinkedLedger:
     """Ledger."""
