@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from spanloom.adapters.sqlite.coalescer import GROUP_BYTES_MAX, Coalescer
+from spanloom.adapters.coalescer import GROUP_BYTES_MAX, Coalescer
 from spanloom.errors import LedgerUnavailable
 
 

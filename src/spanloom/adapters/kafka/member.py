@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 import trio
 
+from spanloom.adapters.coalescer import Coalescer
 from spanloom.adapters.kafka.handle import Bell, Handle, Place, places_of
 from spanloom.adapters.kafka.librdkafka import (
     ERR_ASSIGN_PARTITIONS,
@@ -25,7 +26,6 @@ from spanloom.adapters.kafka.librdkafka import (
     explain,
 )
 from spanloom.adapters.kafka.reader import BELL_S, THREADS
-from spanloom.adapters.sqlite.coalescer import Coalescer
 from spanloom.errors import DecodeError, Fenced, SourceUnavailable
 from spanloom.model import Assigned, Committed, Lost, PartitionChange, Revoked
 

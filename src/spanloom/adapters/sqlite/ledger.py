@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from spanloom.adapters.sqlite.coalescer import Coalescer
+from spanloom.adapters.coalescer import Coalescer
 from spanloom.adapters.sqlite.faults import at_start, translated
 from spanloom.adapters.sqlite.files import insert_rows, transaction
 from spanloom.adapters.sqlite.folder import LEDGER_FILE, DataFolder

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import trio
 
+from spanloom.adapters.coalescer import Coalescer
 from spanloom.adapters.sqlite.chunks import pack_message
-from spanloom.adapters.sqlite.coalescer import Coalescer
 from spanloom.adapters.sqlite.faults import at_start
 from spanloom.adapters.sqlite.folder import LOG_FILE, DataFolder
 from spanloom.adapters.sqlite.formats import LOG

@@ -7,8 +7,8 @@ from functools import partial
 
 import trio
 
+from spanloom.adapters.coalescer import Coalescer
 from spanloom.adapters.sqlite.chunks import pack_headers, unpack_headers
-from spanloom.adapters.sqlite.coalescer import Coalescer
 from spanloom.adapters.sqlite.faults import at_start, translated
 from spanloom.adapters.sqlite.files import insert_rows, transaction
 from spanloom.adapters.sqlite.folder import OUTLET_FILE, DataFolder

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import trio
 
+from spanloom.adapters.coalescer import Coalescer
 from spanloom.adapters.document_limits import rejection_of
-from spanloom.adapters.sqlite.coalescer import Coalescer
 from spanloom.adapters.sqlite.faults import at_start, translated
 from spanloom.adapters.sqlite.folder import STORE_FOLDER, DataFolder
 from spanloom.adapters.sqlite.formats import STORE_DAY
