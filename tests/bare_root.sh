@@ -37,6 +37,13 @@ cp -rL /etc/apt/apt.conf.d "$root/etc/apt/"
 mkdir -p "$root/etc/ssl"
 # Beside the place that the package ca-certificates writes, so that installing it is tried too.
 cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$root/etc/ssl/of-the-machine.crt"
+# And one by one where that package takes local ones from, for those with a store of their own (Java, for Maven).
+mkdir -p "$root/usr/local/share/ca-certificates"
+awk -v folder="$root/usr/local/share/ca-certificates" '
+    /BEGIN CERTIFICATE/ { file = folder "/machine-" ++count ".crt"; inside = 1 }
+    inside { print > file }
+    /END CERTIFICATE/ { inside = 0; close(file) }
+' "$root/etc/ssl/of-the-machine.crt"
 
 mkdir "$root/root/spanloom"
 git -C "$tree" ls-files -co --exclude-standard -z |
