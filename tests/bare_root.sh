@@ -55,6 +55,7 @@ inside() {
     # shellcheck disable=SC2016 # expanded inside
     unshare --mount --propagation private bash -c '
         set -e
+        mount --bind "$0" "$0" # a root that is no mount point confuses Java
         mount -t proc proc "$0/proc"
         mount --rbind /dev "$0/dev"
         exec chroot "$0" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
