@@ -7,7 +7,7 @@ RUN apt-get update \
 RUN python -m venv /opt/spanloom
 COPY . /source
 # A container without the native kernel would be slow and nobody would know why: no kernel, no image.
-RUN /opt/spanloom/bin/pip install --no-cache-dir "/source" \
+RUN /opt/spanloom/bin/pip install --no-cache-dir "/source[cluster]" \
     && /opt/spanloom/bin/python -c 'import spanloom._native.hashes'
 
 FROM python:3.12-slim-bookworm
