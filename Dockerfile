@@ -8,7 +8,7 @@ RUN python -m venv /opt/spanloom
 COPY . /source
 # A container without the native kernel would be slow and nobody would know why: no kernel, no image.
 RUN /opt/spanloom/bin/pip install --no-cache-dir "/source[cluster]" \
-    && /opt/spanloom/bin/python -c 'import spanloom._native.hashes'
+    && /opt/spanloom/bin/python -c 'import spanloom._native.kernel'
 
 FROM python:3.12-slim-bookworm
 RUN useradd --system --uid 10001 --user-group --no-create-home spanloom \
