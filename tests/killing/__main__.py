@@ -49,8 +49,7 @@ def main() -> int:
         print(f"senders: {killing.client.statistics()}")
         differences = check(killing)
     for name, found in differences.items():
-        print(f"{name}: {len(found)} differences")
-        print("\n".join(f"    {text}" for text in found[:10]))
+        print("\n    ".join([f"{name}: {len(found)} differences", *found[:10]]))
     print(f"{time.monotonic() - began:.0f} s")
     return 1 if any(differences.values()) else 0
 

@@ -301,7 +301,7 @@ async def _tick_if_idle(assignment: Assignment, idle: _Idle, to_store: trio.Memo
     if idle.waited_s < idle.tick_after_s or deadline is None:
         return
     now_ns = assembler.stream_ns + int(idle.waited_s * NS_PER_S)
-    if now_ns < deadline or not ownership.may_tick(now_ns):
+    if now_ns < deadline or not ownership.may_tick:
         return
     await _append(assignment, ownership.tick(now_ns))
     assignment.world.failpoint(Failpoint.TICK_APPENDED)

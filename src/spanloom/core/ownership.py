@@ -271,12 +271,15 @@ class Ownership:
         """The DECIDE records of a harvest."""
         return self._encode(Decide(entries) for entries in harvest.decisions)
 
-    def may_tick(self, stream_ns: int) -> bool:
-        """Whether a TICK here and now leaves all that earlier owners decided as it is.
+    @property
+    def may_tick(self) -> bool:
+        """Whether a TICK here and now leaves all that earlier owners decided as it is, and in its order.
 
-        In a replay that waits for the log, a TICK would put time between records that decisions were made on.
+        In a replay that waits for the log, a TICK would put time between records that decisions were made on. What was
+        decided later than time stands here was decided on records that are still to come.
         """
-        return not self._ticks and self._offset > self._decided_cut and stream_ns >= self._decided_ns
+        is_read = self._offset > self._decided_cut and self.assembler.stream_ns >= self._decided_ns
+        return is_read and not self._ticks
 
     def tick(self, stream_ns: int) -> list[bytes]:
         """A TICK here and now; advance only once it is read back."""
@@ -367,6 +370,7 @@ class Ownership:
         """Go on from *offset*: the records before it are deleted."""
         harvest = self.assembler.jump(offset)
         self._offset = offset
+        self._decided_ns = -1  # the records that moved time so far may be gone
         return harvest + self._apply_ticks(offset)
 
     # Commit.
