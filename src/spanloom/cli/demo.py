@@ -4,6 +4,7 @@ Nothing is precomputed: the spans go in through the OTLP port, the traces shown 
 """
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -151,4 +152,5 @@ def _point_out(query: str) -> None:
         example = most[0]["trace_id"]
         print(f"\nSee one:  {query}/#{example}")
         print(f"          curl -s {query}/v1/traces/{example}")
-        print(f"          spanloom trace --url {query} {example}", flush=True)
+        program = "spanloom" if shutil.which("spanloom") else sys.argv[0]
+        print(f"          {program} trace --url {query} {example}", flush=True)
