@@ -289,3 +289,21 @@ async def test_two_children_of_one_name_are_a_bug() -> None:
     """Ids tell siblings apart in logs and statistics, so a repeated one is refused."""
     with pytest.raises(AssertionError, match="different ids"):
         await supervise([Child("a").spec(), Child("a").spec()], plenty())
+
+
+async def test_a_crash_in_the_middle_of_a_stop_is_logged_and_stops_like_any_other(autojump_clock: MockClock) -> None:
+    """A child that fails because it is being stopped neither escapes the supervisor nor is started again."""
+
+    async def fail_when_stopped(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise Crash("while being stopped")
+
+    with structlog.testing.capture_logs() as logs:
+        await run_for(1, [ChildSpec("child", fail_when_stopped)], budget := plenty())
+    assert [entry["event"] for entry in logs] == ["child crashed"]
+    assert budget.statistics() == RestartBudget(intensity=PLENTY, period_s=60).statistics()

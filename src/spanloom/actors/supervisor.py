@@ -93,11 +93,11 @@ async def _keep_running(
                 if not ready:
                     ready = True
                     task_status.started()
-        except Exception as exc:  # Cancelled is a BaseException: it always passes through
+        except* Exception as group:  # Cancelled is none: it passes through, with whatever crashed beside it logged
             if not ready:
                 raise  # a failed first start is a config error, not a crash
-            crash = exc
-            log.error("child crashed", child=child.id, restart=child.restart.name, exc_info=exc)
+            crash = group
+            log.error("child crashed", child=child.id, restart=child.restart.name, exc_info=group)
         if child.restart is Restart.TEMPORARY or (child.restart is Restart.TRANSIENT and crash is None):
             return
         await trio.lowlevel.checkpoint_if_cancelled()  # failing while being stopped asks for no restart
