@@ -7,8 +7,10 @@ id is taken to have the bytes (design, section 7).
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Protocol, TypeVar
 
-from spanloom.core.codec.otlp import decode_spans
+from spanloom.core.codec.otlp import decode_span
+from spanloom.core.kernel import scan
 from spanloom.model import (
     FLAG_CONFLICTING,
     FLAG_ERROR,
@@ -41,11 +43,15 @@ _FLAGS = {
 
 
 def build_document(fragment: Fragment, *, incarnation: str, partition: int, policy_names: Sequence[str]) -> Document:
-    """The document of *fragment*. `policy_names` are those of the decision's policy version, in order."""
+    """The document of *fragment*. `policy_names` are those of the decision's policy version, in order.
+
+    Of the spans only the one whose attributes can be searched is decoded; of the others a scan says enough.
+    """
     decision = fragment.decision
-    spans = decode_spans(fragment.spans)
+    spans = scan(fragment.spans)
     root = root_span(spans)
-    first = root or earliest_span(spans)
+    head = root or earliest_span(spans)
+    first = decode_span(head) if head else None
     start_ns, _ = extent(spans)
     trace_id = decision.trace_id.hex()
     return Document(
@@ -54,8 +60,11 @@ def build_document(fragment: Fragment, *, incarnation: str, partition: int, poli
         day=datetime.fromtimestamp(decision.origin_ns // NS_PER_S, UTC).strftime("%Y.%m.%d"),
         root_service=first.service[:NAME_CHARS_MAX] if first else "",
         root_operation=first.name[:NAME_CHARS_MAX] if first else "",
-        services=_names(span.service for span in spans),
-        operations=_names(f"{span.service[:NAME_CHARS_MAX]}\x1f{span.name[:NAME_CHARS_MAX]}" for span in spans),
+        services=_names(_text_of(service) for service in {span.service for span in spans}),
+        operations=_names(
+            f"{_text_of(service)[:NAME_CHARS_MAX]}\x1f{_text_of(name)[:NAME_CHARS_MAX]}"
+            for service, name in {(span.service, span.name) for span in spans}
+        ),
         start_unix_ns=min(start_ns, I64_MAX),
         duration_ns=min(decision.duration_ns, I64_MAX),
         root_duration_ns=min(extent([root])[1], I64_MAX) if root else 0,
@@ -67,19 +76,35 @@ def build_document(fragment: Fragment, *, incarnation: str, partition: int, poli
     )
 
 
-def extent(spans: Sequence[Span]) -> tuple[int, int]:
+class Timed(Protocol):
+    """A span, decoded or scanned."""
+
+    @property
+    def span_id(self) -> bytes: ...
+    @property
+    def parent_span_id(self) -> bytes: ...
+    @property
+    def start_unix_ns(self) -> int: ...
+    @property
+    def end_unix_ns(self) -> int: ...
+
+
+TimedSpan = TypeVar("TimedSpan", bound=Timed)
+
+
+def extent(spans: Sequence[Timed]) -> tuple[int, int]:
     """Where *spans* start, and max end - min start, in ns. A time of 0 is no time; 0 where there is none."""
     start_ns = min((span.start_unix_ns for span in spans if span.start_unix_ns), default=0)
     end_ns = max((span.end_unix_ns for span in spans if span.end_unix_ns), default=0)
     return start_ns, max(end_ns - start_ns, 0) if start_ns else 0
 
 
-def earliest_span(spans: Sequence[Span]) -> Span | None:
+def earliest_span(spans: Sequence[TimedSpan]) -> TimedSpan | None:
     """The least by (start, span id)."""
     return min(spans, key=lambda span: (span.start_unix_ns, span.span_id), default=None)
 
 
-def root_span(spans: Sequence[Span]) -> Span | None:
+def root_span(spans: Sequence[TimedSpan]) -> TimedSpan | None:
     """The earliest span without a parent."""
     return earliest_span([span for span in spans if not span.parent_span_id])
 
@@ -109,6 +134,10 @@ def verdict_of(decision: Decision, policy_names: Sequence[str]) -> dict[str, Att
 def _policy_name(index: int, policy_names: Sequence[str]) -> str:
     """A version this process has never seen may have more policies than it can name."""
     return policy_names[index].lower() if index < len(policy_names) else f"policy {index}"
+
+
+def _text_of(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
 
 
 def _names(names: Iterator[str]) -> tuple[str, ...]:

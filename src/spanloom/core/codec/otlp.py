@@ -28,6 +28,11 @@ def decode_spans(traces_data: bytes) -> list[Span]:
     return spans
 
 
+def decode_span(scanned: ScannedSpan) -> Span:
+    """One span that a scan has found."""
+    return _decode_span(scanned, _decode_resource(scanned.resource))
+
+
 def _decode_resource(resource: bytes) -> dict[str, AttributeValue]:
     try:
         return attributes_of(Resource.FromString(resource).attributes)
