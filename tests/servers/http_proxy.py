@@ -104,7 +104,7 @@ class HttpProxy:
                 if fault.cut or reply is None:
                     return
                 await _send(stream, connection, reply)
-        except (trio.BrokenResourceError, OSError):
+        except (trio.BrokenResourceError, OSError, h11.RemoteProtocolError):  # the last: it died while it was asking
             pass
         finally:
             await trio.aclose_forcefully(stream)
@@ -118,7 +118,10 @@ class HttpProxy:
         answered: list[object] = []
         if kept:
             body = b"".join(line + b"\n" for pair in kept for line in pair)
-            answered = json.loads(self._ask(request._replace(body=body)).body)["items"]
+            reply = self._ask(request._replace(body=body))
+            if reply.status != 200:
+                return reply
+            answered = json.loads(reply.body)["items"]
         rest = iter(answered)
         items = [_refusal(*fault.items[place]) if place in fault.items else next(rest) for place in range(len(pairs))]
         return Reply(200, json.dumps({"errors": True, "items": items}).encode())

@@ -38,7 +38,7 @@ def jars(name: str, artifacts: Sequence[str]) -> Path:
     """The folder with the jars of `group:artifact:version` and all they depend on; fetched once."""
     digest = hashlib.sha256("\n".join(artifacts).encode()).hexdigest()[:12]
     folder = cache_folder() / f"{name}-{digest}"
-    with _locked(folder):
+    with locked(folder):
         if not folder.exists():
             _fetch(folder, name, artifacts)
     return folder
@@ -47,14 +47,14 @@ def jars(name: str, artifacts: Sequence[str]) -> Path:
 def java(at_least: int = 17) -> str | None:
     """The oldest Java of that version or newer; None where there is none and none can be installed."""
     found = [path for version, path in sorted(_javas()) if version >= at_least]
-    if not found and at_least <= 17 and _may_install():
-        _install("openjdk-17-jdk-headless")
+    if not found and at_least <= 17 and may_install():
+        install("openjdk-17-jdk-headless")
         found = [path for version, path in sorted(_javas()) if version >= at_least]
     return found[0] if found else None
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -78,8 +78,8 @@ def _fetch(folder: Path, name: str, artifacts: Sequence[str]) -> None:
 
 
 def _maven() -> str:
-    if shutil.which("mvn") is None and _may_install():
-        _install("maven")
+    if shutil.which("mvn") is None and may_install():
+        install("maven")
     found = shutil.which("mvn")
     assert found, "Maven is needed to fetch the test servers: apt-get install maven openjdk-17-jdk-headless"
     return found
@@ -101,14 +101,14 @@ def _java_version(program: str) -> int:
     return int(version[1]) if version else 0
 
 
-def _may_install() -> bool:
+def may_install() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
-def _install(package: str) -> None:
+def install(package: str) -> None:
     """Install a Debian package. One run at a time."""
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    with _locked(cache_folder() / "apt"):
+    with locked(cache_folder() / "apt"):
         for line in (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", package]):
             ran = subprocess.run(line, capture_output=True, text=True, timeout=FETCH_S, env=environ)
             assert ran.returncode == 0, f"{' '.join(line)} failed:\n{ran.stdout}{ran.stderr}"

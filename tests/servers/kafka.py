@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,6 +37,8 @@ class Node:
     folder: Path
     port: int
     sasl_port: int  # the same broker, for those who name themselves
+    behind_port: int  # the same broker, for those who come through a proxy at `proxy_port`: it says that it is there
+    proxy_port: int
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -88,12 +91,19 @@ class Kafka:
 @contextmanager
 def kafka(folder: Path, *, nodes: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Kafka]:
     """A cluster of that many nodes until the block ends; *settings* go into server.properties."""
-    ports = free_ports(3 * nodes)
-    brokers, controllers, sasl = ports[:nodes], ports[nodes : 2 * nodes], ports[2 * nodes :]
+    ports = iter(free_ports(5 * nodes))
+    brokers, controllers, sasl, behind, proxies = (list(islice(ports, nodes)) for _ in range(5))
     cluster = Kafka()
     with contextlib.ExitStack() as stop:
         for number in range(nodes):
-            node = Node(number + 1, folder / f"kafka-{number + 1}", brokers[number], sasl[number])
+            node = Node(
+                number + 1,
+                folder / f"kafka-{number + 1}",
+                brokers[number],
+                sasl[number],
+                behind_port=behind[number],
+                proxy_port=proxies[number],
+            )
             node.folder.mkdir(parents=True)
             properties = _properties(node, controllers, settings or {})
             (node.folder / "server.properties").write_text(properties)
@@ -119,14 +129,15 @@ def _properties(node: Node, controllers: list[int], settings: Mapping[str, str])
     replicas = min(3, len(controllers))
     listener = f"PLAINTEXT://127.0.0.1:{node.port},SASL_PLAINTEXT://127.0.0.1:{node.sasl_port}"
     controller = f"CONTROLLER://127.0.0.1:{controllers[node.number - 1]}"
+    protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", "BEHIND": "PLAINTEXT", "SASL_PLAINTEXT": ""}
     own = {
         "process.roles": "broker,controller",
         "node.id": str(node.number),
         "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in controllers),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"{listener},{controller}",
-        "advertised.listeners": f"{listener},{controller}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "listeners": f"{listener},{controller},BEHIND://127.0.0.1:{node.behind_port}",
+        "advertised.listeners": f"{listener},{controller},BEHIND://127.0.0.1:{node.proxy_port}",
+        "listener.security.protocol.map": ",".join(f"{name}:{kind or name}" for name, kind in protocols.items()),
         "sasl.enabled.mechanisms": "PLAIN",
         "listener.name.sasl_plaintext.plain.sasl.jaas.config": _JAAS,
         "log.dirs": str(node.folder / "data"),
@@ -137,6 +148,7 @@ def _properties(node: Node, controllers: list[int], settings: Mapping[str, str])
         "share.coordinator.state.topic.replication.factor": str(replicas),
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",  # for tests that wait for one to run out
         "auto.create.topics.enable": "false",
     }
     return "".join(f"{key}={value}\n" for key, value in {**own, **settings}.items())

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.servers.jars import _install, _may_install
+from tests.servers.jars import install, may_install
 from tests.servers.ports import free_ports
 
 _START_S = 30  # at once, on an idle machine
@@ -96,8 +96,8 @@ def running() -> RedisServer:
 
 @cache
 def _program() -> str:
-    if shutil.which("redis-server") is None and _may_install():
-        _install("redis-server")
+    if shutil.which("redis-server") is None and may_install():
+        install("redis-server")
     found = shutil.which("redis-server")
     assert found, "Redis is needed: apt-get install redis-server"
     return found

@@ -15,6 +15,7 @@ class Mood(Enum):
     DEAF = auto()  # resets what connects and what is connected
     TRICKLING = auto()  # an answer a byte at a time, slowly
     LYING = auto()  # answers with `lie`, whatever is asked
+    PICKY = auto()  # as FAITHFUL, but a connection that asked something of `unanswered` gets no answer any more
 
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -31,11 +32,12 @@ class TcpProxy:
         self._tls = tls
         self.mood = Mood.FAITHFUL
         self.lie: Callable[[], bytes] = lambda: b""
+        self.unanswered: Callable[[bytes], bool] = lambda asked: False
         self.port = 0
 
-    async def run(self, *, task_status: trio.TaskStatus["TcpProxy"] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, port: int = 0, *, task_status: trio.TaskStatus["TcpProxy"] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         self.port = listeners[0].socket.getsockname()[1]
         task_status.started(self)
         await trio.serve_listeners(self._carry, listeners)
@@ -48,15 +50,16 @@ class TcpProxy:
                     await trio.open_tcp_stream("127.0.0.1", self._target_port) as server,
                     trio.open_nursery() as nursery,
                 ):
-                    nursery.start_soon(self._pass_on, client, server)
-                    await self._answer(server, client)
+                    muted = trio.Event()
+                    nursery.start_soon(self._pass_on, client, server, muted)
+                    await self._answer(server, client, muted)
                     nursery.cancel_scope.cancel()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass
         finally:
             await trio.aclose_forcefully(client)
 
-    async def _pass_on(self, client: Stream, server: trio.SocketStream) -> None:
+    async def _pass_on(self, client: Stream, server: trio.SocketStream, muted: trio.Event) -> None:
         """From the client to the server."""
         async for data in client:
             match self.mood:
@@ -67,10 +70,12 @@ class TcpProxy:
                 case Mood.STALLED:
                     pass
                 case _:
+                    if self.mood is Mood.PICKY and self.unanswered(bytes(data)):
+                        muted.set()
                     await server.send_all(data)
         await trio.aclose_forcefully(server)
 
-    async def _answer(self, server: trio.SocketStream, client: Stream) -> None:
+    async def _answer(self, server: trio.SocketStream, client: Stream, muted: trio.Event) -> None:
         """From the server to the client."""
         async for data in server:
             match self.mood:
@@ -82,5 +87,6 @@ class TcpProxy:
                     for byte in data:
                         await client.send_all(bytes([byte]))
                         await trio.sleep(TRICKLE_S)
-                case Mood.FAITHFUL:
-                    await client.send_all(data)
+                case Mood.FAITHFUL | Mood.PICKY:
+                    if not muted.is_set():
+                        await client.send_all(data)
