@@ -4,15 +4,20 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from tests.cluster.dump import dump
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.cluster.books import check_books, read_books, recounted_duplicates
+from tests.cluster.dump import dump, dump_documents, dump_topics, everything, stored_documents
 from tests.integration.process import QUICK, Process, eventually
-from tests.oracle import Limits, expect, total
-from tests.oracle_checks import check_ledger, check_loadgen_record, check_store
+from tests.oracle import Expected, Limits, expect, total
+from tests.oracle_checks import check_ledger, check_loadgen_record, check_store, stored_fragments
+from tests.servers.elasticsearch import ElasticsearchServer
 
 NS = 1_000_000_000
 ORACLE_LIMITS = Limits(quiet_ns=NS // 2, idle_ns=NS, age_max_ns=10 * NS)  # as QUICK has them
@@ -38,6 +43,8 @@ class Cluster:
     partitions: int = 8
     prefix: str = field(default_factory=lambda: f"cluster-{os.getpid()}-{next(_runs)}-")
     folders: list[Path] = field(default_factory=list)
+    policies: list[dict[str, object]] = field(default_factory=lambda: POLICIES)  # as the members have them
+    limits: Limits = ORACLE_LIMITS  # as the members have them
 
     def flags(self, settings: dict[str, str] | None = None) -> list[str]:
         """What every command of this cluster is given."""
@@ -56,15 +63,36 @@ class Cluster:
         """`spanloom topics create`."""
         self.command("topics", "create", f"--spans-partitions={self.partitions}")
 
+    def make_topics(self, **configs: Mapping[str, str]) -> None:
+        """The topics at once, one replica each, by no command; *configs* are settings of some."""
+        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
+        counts = {"spans": self.partitions, "ledger": self.partitions}
+        configs = {"spans": {"message.timestamp.type": "LogAppendTime"}, **configs}
+        topics = [
+            NewTopic(f"{self.prefix}{name}", counts.get(name, 1), 1, config=dict(configs.get(name, {})))
+            for name in TOPICS
+        ]
+        for future in admin.create_topics(topics).values():
+            future.result(30)
+
     @contextmanager
-    def member(self, command: str = "aggregator", **settings: str) -> Iterator[Process]:
+    def member(
+        self,
+        command: str = "aggregator",
+        *,
+        armed: str = "",  # a failpoint, see adapters/failpoints.py
+        program: Sequence[str] = ("-m", "spanloom"),
+        config: str = "",  # a file's path
+        **settings: str,
+    ) -> Iterator[Process]:
         """A process of the group until the block ends; killed if it is still there then."""
         folder = self.folder / f"member-{len(self.folders)}"
         self.folders.append(folder)
         flags = self.flags({key.replace("__", "."): value for key, value in settings.items()})
         ports = [f"--set={key}=0" for key in ("http.port", "http.query_port", "http.zipkin_port", "grpc.port")]
-        line = [sys.executable, "-m", "spanloom", command, f"--data={folder}", *ports, *flags]
-        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        flags += [f"--config={config}"] if config else []
+        line = [sys.executable, *program, command, f"--data={folder}", *ports, *flags]
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", "SPANLOOM_FAILPOINT": armed}
         with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environ) as popen:
             try:
                 yield Process(popen)
@@ -82,8 +110,73 @@ class Cluster:
         assert check_loadgen_record(record, held) == []
         return dict(total(expected))
 
+    def recount(self, server: ElasticsearchServer, record: Path | None, *, into: Path) -> "Recount":
+        """What the oracle says of topics, commits and Elasticsearch, once everything is committed.
 
-def owned(member: Process) -> set[object]:
+        Without a *record* of what was sent, who sent it holds the log against it.
+        """
+        spans = f"{self.prefix}spans"
+        into.mkdir(parents=True, exist_ok=True)
+        dump_topics(self.brokers, spans=spans, ledger=f"{self.prefix}ledger", into=into)
+        dump_documents(stored_documents(server, self.index_prefix), into)
+        expected = expect(into, self.policies, partition_count=self.partitions, limits=self.limits)
+        books = read_books(self.brokers, group=f"{self.prefix}group", topic=spans, partitions=self.partitions)
+        differences = {
+            "verdicts": check_ledger(into, expected),
+            "store": check_store(into, expected),
+            "lost or twice": check_loadgen_record(record, into) if record else [],
+            "books": check_books(books, expected),
+            "traces-complete": self.check_told(into),
+        }
+        return Recount(into, expected, differences, recounted_duplicates(books, expected))
+
+    def check_told(self, dumped: Path) -> list[str]:
+        """`traces-complete` against the store: every kept fragment is told of, and a repeat has the same bytes."""
+        stored = {fragment.id: fragment.spans for fragment in stored_fragments(dumped)}
+        told: set[str] = set()
+        differences = []
+        for message in everything(self.brokers, f"{self.prefix}traces_complete"):
+            fragment = dict(message.headers() or [])["fragment"]
+            assert isinstance(fragment, bytes)
+            name = fragment.decode()
+            told.add(name)
+            if stored.get(name) != message.value():
+                differences.append(f"{name}: other bytes are told than stored")
+        differences += [f"{name}: stored and not told" for name in stored.keys() - told]
+        return differences
+
+    @property
+    def index_prefix(self) -> str:
+        """Of this cluster's indices."""
+        return self.prefix.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """What came of everything; `differences` has a list for each thing that was looked at."""
+
+    dumped: Path
+    expected: Expected
+    differences: dict[str, list[str]]
+    recounted: int  # duplicates that the books name after their fragment: see books.check_books
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing differs anywhere."""
+        return not any(self.differences.values())
+
+    def tally(self) -> dict[str, int]:
+        """The oracle's balance sheet of all partitions."""
+        return dict(total(self.expected))
+
+
+class Logged(Protocol):
+    """A process whose log is there to be looked at."""
+
+    log: list[dict[str, object]]
+
+
+def owned(member: Logged) -> set[object]:
     """The partitions that the process has taken over since it started, and not handed on."""
     found: set[object] = set()
     for line in list(member.log):

@@ -36,12 +36,13 @@ def assert_balanced(cluster: Cluster, survivor: Process, record: Path) -> None:
     assert counted["dropped"] == tally["not_sampled"] + tally.get("late", 0) > 0
 
 
+@pytest.mark.parametrize("consumer", ["auto", "portable"])
 def test_a_killed_member_s_partitions_are_taken_over_and_nothing_is_lost_or_twice(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, consumer: str
 ) -> None:
-    """kill -9 of a member under load: the other one owns its partitions, and the books balance."""
-    record = tmp_path / "sent"
-    with cluster.member("run") as first, cluster.member() as second:
+    """kill -9 of a member under load: another owns its partitions and the books balance, whichever client reads."""
+    record, how = tmp_path / "sent", {"kafka__consumer": consumer}
+    with cluster.member("run", **how) as first, cluster.member(**how) as second:
         wait_for_share([first, second], cluster.partitions)
         shares = owned(second)
         with load(first, record, f"--spans={SPANS}", "--rate=3000") as sending:
