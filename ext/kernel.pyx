@@ -7,6 +7,7 @@ assembler that refuses every further call: it is thrown away, and its successor 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_Occurred
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -16,6 +17,7 @@ from kernel_c cimport *
 
 import os
 
+from spanloom._native.fetch import Batch
 from spanloom._native.otlp import decode_error, scan, split_by_trace  # the last two for those who want a kernel
 from spanloom.core._pure.assembler import TIMESTAMP_MS_MAX as PURE_TIMESTAMP_MS_MAX
 from spanloom.core._pure.sampler import _STATE_HEADER, STATE_VERSION
@@ -280,9 +282,12 @@ cdef class Assembler:
 
     def feed(self, records):
         """Read *records*, in offset order, none twice."""
+        cdef const sl_view *view
         cdef sl_record *borrowed
         cdef size_t i, count
-        cdef int status
+        if isinstance(records, Batch):
+            view = <const sl_view *>PyCapsule_GetPointer(records._view(), "sl_view")
+            return self._feed(records, view.records, view.count)
         cdef tuple batch = tuple(records)
         count = len(batch)
         borrowed = <sl_record *>malloc((count + 1) * sizeof(sl_record))
@@ -291,15 +296,20 @@ cdef class Assembler:
         try:
             for i in range(count):
                 read_record(batch[i], &borrowed[i], MOVED_HEADER, TIMESTAMP_MS_MAX)
-            self._enter()
-            with nogil:
-                status = sl_feed_batch(&self.a, borrowed, &count)
-            self._leave(status)
+            return self._feed(batch, borrowed, count)
         finally:
             free(borrowed)
+
+    cdef _feed(self, batch, const sl_record *records, size_t count):
+        """The same records twice: as objects, for those that are refused, and as they lie."""
+        cdef int status
+        self._enter()
+        with nogil:
+            status = sl_feed_batch(&self.a, records, &count)
+        self._leave(status)
         self._take_rejects(batch)
         self._take_moves()
-        assert status != SL_OUT_OF_ORDER, f"offset {batch[count][0]} fed at {self.a.offset}"
+        assert status != SL_OUT_OF_ORDER, f"offset {batch[count].offset} fed at {self.a.offset}"
         return self._harvest()
 
     def skip(self, record):
@@ -442,7 +452,7 @@ cdef class Assembler:
 
     # The harvest.
 
-    cdef _take_rejects(self, tuple batch):
+    cdef _take_rejects(self, batch):
         cdef size_t i
         cdef sl_reject *reject
         for i in range(self.a.rejects.count):

@@ -334,6 +334,10 @@ cdef extern from "feed.h" nogil:
         int64_t timestamp_ns
         bint moved
 
+    ctypedef struct sl_view:
+        const sl_record *records
+        size_t count
+
     void sl_assembler_free(sl_assembler *a) noexcept
     void sl_books_start(sl_books *books, const sl_tally *tally) noexcept
     void sl_books_settle(sl_books *books) noexcept

@@ -18,6 +18,12 @@ typedef struct {
     bool moved; /* it has the header that says so */
 } sl_record;
 
+/* Records that lie in somebody's memory. */
+typedef struct {
+    const sl_record *records;
+    size_t count;
+} sl_view;
+
 static inline int sl_begin_line(sl_assembler *a, uint64_t offset, uint64_t *line) {
     return sl_books_begin(&a->books, offset, a->stream_ns, a->last_timestamp_ns, line);
 }

@@ -114,6 +114,20 @@ async def _holds(town: Town, spans: dict[int, int]) -> bool:
     return all([await town.stored(trace) == wanted for trace, wanted in spans.items()])
 
 
+async def test_a_long_silence_before_a_trace_is_not_counted_as_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first trace after a long silence has its whole quiet period: the silence before it decides nothing."""
+    town = Town()
+    async with town.at_work():
+        await trio.sleep(60)
+        await town.send(Sp(1, 1))
+        await trio.sleep(2)
+        await town.send(Sp(1, 2, parent=1))
+        await eventually(lambda: _holds(town, {1: 2}))
+    assert len(await town.store.read(trace_id(1).hex())) == 1
+
+
 async def test_a_store_that_is_away_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     """An outage of the store restarts nobody and loses nothing: the same document is written once it is back."""
     town = Town()

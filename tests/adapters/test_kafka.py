@@ -12,11 +12,12 @@ import pytest
 import trio
 from confluent_kafka.admin import NewTopic
 
+from spanloom.adapters.kafka.clients import open_consumers, open_member
 from spanloom.adapters.kafka.handle import Handle, Place
-from spanloom.adapters.kafka.member import KafkaMember
+from spanloom.adapters.kafka.member import Member
 from spanloom.adapters.kafka.publisher import ANY_PARTITION, Publisher
-from spanloom.adapters.kafka.reader import Fetchers, KafkaReader, to_record
 from spanloom.adapters.kafka.topics import Topics, is_new_protocol_as_fast
+from spanloom.core import kernel
 from spanloom.core.partitioning import partition_of
 from spanloom.errors import ConfigError, Fenced, SourceUnavailable
 from spanloom.model import LEDGER, SPANS, Assigned, Committed, Message, PartitionChange, Record, Revoked
@@ -33,11 +34,19 @@ FAST_GROUPS = {
 }
 
 
+@pytest.fixture(params=["native", "portable"])
+def reader(request: pytest.FixtureRequest) -> str:
+    """Which client reads."""
+    if request.param == "native" and kernel.fetch is None:
+        pytest.skip("without native code the portable consumer reads")
+    return str(request.param)
+
+
 @pytest.fixture
-def rig() -> Iterator[KafkaRig]:
+def rig(reader: str) -> Iterator[KafkaRig]:
     """Topics of the test's own."""
     need_servers()
-    rig = KafkaRig(running())
+    rig = KafkaRig(running(), reader=reader)
     yield rig
     rig.close()
 
@@ -79,7 +88,7 @@ async def test_keys_go_where_java_clients_would_send_them(rig: KafkaRig) -> None
     assert [partition_of(key, 12) for key in keys[:3]] == [1, 9, 3]
     for partition in range(12):
         wanted = [key for key in keys if partition_of(key, 12) == partition]
-        reader = KafkaReader(fetchers, Place(topic, partition, 0), to_record)
+        reader = fetchers.read(Place(topic, partition, 0))
         assert [record.key for record in await read_until(reader, len(wanted))] == wanted
         await reader.aclose()
 
@@ -89,9 +98,9 @@ async def test_a_partition_that_is_not_read_holds_up_no_other(rig: KafkaRig) -> 
     log = await rig.log()
     for _ in range(8):
         await log.append([(0, Message(None, bytes(100_000))) for _ in range(10)])
-    tight = {**rig.settings.consumer(PARTITIONS), "queued.max.messages.kbytes": "512"}
-    fetchers = Fetchers(lambda: Handle(tight))
-    held, other = (KafkaReader(fetchers, Place(rig.settings.topic(SPANS), n, 0), to_record) for n in range(2))
+    tight = replace(rig.settings, client={"queued.max.messages.kbytes": "512"})
+    fetchers = open_consumers(tight, PARTITIONS)
+    held, other = (fetchers.read(Place(rig.settings.topic(SPANS), n, 0)) for n in range(2))
     records: list[Record] = [*await held.receive()]
 
     with trio.fail_after(10):
@@ -116,7 +125,7 @@ async def test_one_process_reads_a_hundred_partitions(rig: KafkaRig) -> None:
     received: dict[int, list[int]] = {}
 
     async def read(partition: int) -> None:
-        reader = KafkaReader(fetchers, Place(topic, partition, 0), to_record)
+        reader = fetchers.read(Place(topic, partition, 0))
         received[partition] = [int(record.value) for record in await read_until(reader, 50)]
         await reader.aclose()
 
@@ -148,7 +157,7 @@ async def test_a_topic_made_again_has_another_incarnation(rig: KafkaRig) -> None
 # The group.
 
 
-async def follow(member: KafkaMember, seen: list[PartitionChange], mine: set[int]) -> None:
+async def follow(member: Member, seen: list[PartitionChange], mine: set[int]) -> None:
     """Do what the group says, at once."""
     while True:
         change = await member.next_change()
@@ -161,13 +170,13 @@ async def follow(member: KafkaMember, seen: list[PartitionChange], mine: set[int
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-async def test_members_share_the_partitions_and_only_owners_commit(protocol: str) -> None:
+async def test_members_share_the_partitions_and_only_owners_commit(protocol: str, reader: str) -> None:
     """A second member takes half and the first goes on; who gave a partition away commits it no more."""
     need_servers()
-    rig = KafkaRig(running() if protocol == "classic" else running_fast_groups())
-    settings = {**rig.settings.consumer(PARTITIONS), **Topics(rig.settings).group_protocol()}
+    rig = KafkaRig(running() if protocol == "classic" else running_fast_groups(), reader=reader)
+    settings = Topics(rig.settings).group_protocol()
     assert settings["group.protocol"] == protocol
-    first, second = (KafkaMember(settings, rig.settings.topic(SPANS)) for _ in range(2))
+    first, second = (open_member(rig.settings, rig.settings.topic(SPANS), settings) for _ in range(2))
     seen: list[PartitionChange] = []
     firsts, seconds = set[int](), set[int]()
     async with trio.open_nursery() as nursery:
@@ -203,7 +212,18 @@ async def test_members_share_the_partitions_and_only_owners_commit(protocol: str
     rig.close()
 
 
-async def patiently_commit(member: KafkaMember, partition: int, committed: Committed) -> None:
+async def test_what_one_client_committed_the_other_reads(rig: KafkaRig) -> None:
+    """A group may change from one client to the other: offset and metadata are the same to both."""
+    topic = rig.settings.topic(SPANS)
+    ours, other = (open_member(replace(rig.settings, reader=reader), topic, {}) for reader in ("auto", "portable"))
+    for number, (writer, looker) in enumerate([(ours, other), (other, ours)], 1):
+        await writer.commit(0, Committed(number, bytes(range(256))))
+        assert await looker.committed(0) == Committed(number, bytes(range(256)))
+    for member in (ours, other):
+        member.close()
+
+
+async def patiently_commit(member: Member, partition: int, committed: Committed) -> None:
     """Commit, also while the group is still settling."""
     with trio.fail_after(20):
         while True:
@@ -248,8 +268,8 @@ async def test_a_broker_that_does_not_answer_is_an_outage_and_nothing_else(rig: 
     topic, node = rig.settings.topic(SPANS), running().nodes[0]
     quick = {**rig.settings.connection(), "delivery.timeout.ms": "2000"}
     publisher, fetchers = Publisher(quick, SourceUnavailable, linger_ms=0), rig.fetchers()
-    member = KafkaMember(rig.settings.consumer(PARTITIONS), topic)
-    reader = KafkaReader(fetchers, Place(topic, 0, 0), to_record)
+    member = open_member(rig.settings, topic, {})
+    reader = fetchers.read(Place(topic, 0, 0))
     await publisher.publish([(topic, 0, Message(None, b"before"))])
     assert [record.value for record in await reader.receive()] == [b"before"]
     await member.commit(0, Committed(1, b""))

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from spanloom.core import kernel
 from tests.conformance.kafka_rig import KafkaRig
 from tests.conformance.rigs import MemoryRig, Rig, SqliteRig
 from tests.servers import need_servers
 from tests.servers.kafka import running
 
 
-@pytest.fixture(params=["memory", "sqlite", "kafka"])
+@pytest.fixture(params=["memory", "sqlite", "kafka", "kafka, portable"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     """The implementation under test."""
     rig: Rig
@@ -20,9 +21,14 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
             rig = MemoryRig()
         case "sqlite":
             rig = SqliteRig(tmp_path / "data")
+        case "kafka":
+            need_servers()
+            if kernel.fetch is None:
+                pytest.skip("without native code the portable consumer reads")
+            rig = KafkaRig(running(), reader="native")
         case _:
             need_servers()
-            rig = KafkaRig(running())
+            rig = KafkaRig(running(), reader="portable")
     yield rig
     rig.close()
 

@@ -12,13 +12,14 @@ import trio
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from spanloom.adapters.kafka.handle import Handle, Place
+from spanloom.adapters.kafka.clients import open_consumers, open_member
+from spanloom.adapters.kafka.commits import METADATA_BYTES_MAX
+from spanloom.adapters.kafka.handle import Place
 from spanloom.adapters.kafka.ledger import KafkaLedger
 from spanloom.adapters.kafka.log import KafkaLog
-from spanloom.adapters.kafka.member import METADATA_BYTES_MAX, KafkaMember
 from spanloom.adapters.kafka.outlet import KafkaOutlet
 from spanloom.adapters.kafka.publisher import Publisher
-from spanloom.adapters.kafka.reader import Fetchers, KafkaReader, to_record
+from spanloom.adapters.kafka.reader import Consumers
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.source import KafkaSource
 from spanloom.errors import LedgerUnavailable, OutletUnavailable, SourceUnavailable, Unavailable
@@ -65,12 +66,13 @@ class KafkaRig(Rig):
     own_disk = False
     metadata_bytes_max = METADATA_BYTES_MAX
 
-    def __init__(self, server: Kafka) -> None:
+    def __init__(self, server: Kafka, *, reader: str) -> None:
+        """*reader*: see KafkaSettings."""
         self.clock = Clock()
         self.prefix = f"test-{os.getpid()}-{next(_runs)}-"
         names = {name: self.prefix + name for name in (SPANS, LEDGER, *OUTGOING)}
-        self.settings = KafkaSettings(server.brokers, group=self.prefix + "group", topics=names)
-        self.admin = AdminClient({"bootstrap.servers": server.brokers, "log_level": "0"})
+        self.settings = KafkaSettings(server.brokers, group=self.prefix + "group", topics=names, reader=reader)
+        self.admin = self._new_admin()
         counts = {SPANS: PARTITIONS, LEDGER: PARTITIONS}
         self.create([(names[name], counts.get(name, 1)) for name in names])
         self._open = ExitStack()
@@ -92,15 +94,19 @@ class KafkaRig(Rig):
                 self._offsets(topic, range(count), LATEST)
             except KafkaException:
                 assert time.monotonic() < ends, topic
-                time.sleep(0.01)
+                time.sleep(0.05)
+                self.admin = self._new_admin()  # one that has asked too early may go on believing there is none
             else:
                 return
+
+    def _new_admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.settings.brokers, "log_level": "0"})
 
     async def log(self, *, log_bytes_max: int = 1 << 40, batch_bytes: int = BATCH_BYTES) -> Log:
         """The topic's log."""
         self.close_clients()
         topic = self.settings.topic(SPANS)
-        fetchers, member = self.fetchers(), KafkaMember(self.settings.consumer(PARTITIONS), topic)
+        fetchers, member = self.fetchers(), open_member(self.settings, topic, {})
         self._open.callback(member.close)
         (described,) = self.admin.describe_topics(TopicCollection([topic])).values()
         source = KafkaSource(
@@ -122,9 +128,9 @@ class KafkaRig(Rig):
         self.close_clients()
         return KafkaTestOutlet(self, self.fetchers())
 
-    def fetchers(self) -> Fetchers:
+    def fetchers(self) -> Consumers:
         """Consumers, closed with the rig."""
-        fetchers = Fetchers(lambda: Handle(self.settings.consumer(PARTITIONS)))
+        fetchers = open_consumers(self.settings, PARTITIONS)
         self._open.callback(fetchers.close)
         return fetchers
 
@@ -217,7 +223,7 @@ class KafkaTestLog(Log):
 class KafkaTestLedger(KafkaLedger):
     """The ledger, and what retention does to it."""
 
-    def __init__(self, rig: KafkaRig, fetchers: Fetchers) -> None:
+    def __init__(self, rig: KafkaRig, fetchers: Consumers) -> None:
         super().__init__(rig.publisher(LedgerUnavailable), fetchers, rig.settings.topic(LEDGER))
         self._rig = rig
 
@@ -230,7 +236,7 @@ class KafkaTestLedger(KafkaLedger):
 class KafkaTestOutlet(KafkaOutlet):
     """The outlet, and a consumer of its topics."""
 
-    def __init__(self, rig: KafkaRig, fetchers: Fetchers) -> None:
+    def __init__(self, rig: KafkaRig, fetchers: Consumers) -> None:
         super().__init__(rig.publisher(OutletUnavailable), rig.settings.topics)
         self._rig = rig
         self._fetchers = fetchers
@@ -240,7 +246,7 @@ class KafkaTestOutlet(KafkaOutlet):
         name = self._rig.settings.topic(topic)
         marks = await self._fetchers.watermarks(name, 0)
         position = max(position, marks.low)
-        reader = KafkaReader(self._fetchers, Place(name, 0, position), to_record)
+        reader = self._fetchers.read(Place(name, 0, position))
         records: list[Record] = []
         while len(records) < limit and position < marks.high:
             records += await reader.receive()

@@ -1,19 +1,26 @@
 """What a partition actor is given: the world around it, its settings, and the board it shows itself on."""
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
-from spanloom.core.assembly import AssemblerStatistics, Limits
+from spanloom.core.assembly import AssemblerStatistics, Harvest, Limits
 from spanloom.core.ownership import Ownership, Phase, decode_metadata
 from spanloom.core.partitioning import partition_of
 from spanloom.interfaces import Cache, Ledger, Outlet, SpanLog, SpanSource, TraceStore
-from spanloom.model import Committed
+from spanloom.model import Committed, Record
 
 
 def pass_by(_: str) -> None:
     """A failpoint that nothing is armed at."""
+
+
+async def condemn_unheard(_: Callable[[], object]) -> bool:
+    """Where nothing can be tried, what is accused of killing the process is taken to do so."""
+    await trio.lowlevel.checkpoint()
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,9 @@ class World:
     uuid: Callable[[], bytes]  # 16 bytes: 8 that name the process, 8 that are new each time
     random: Callable[[], float]  # in [0, 1), for back-off
     unix_s: Callable[[], float]  # wall clock: for retention only, no verdict reads it
+    threads: trio.CapacityLimiter | None = None  # large batches are fed in so many threads; None: in trio's own
     failpoint: Callable[[str], None] = pass_by  # told each instant of core/failpoints.py as it comes
+    survives: Callable[[Callable[[], object]], Awaitable[bool]] = condemn_unheard  # tried in another process
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,8 @@ class PartitionStatistics:
 class _Place:
     ownership: Ownership
     committed: Committed
+    mutex: threading.Lock = field(default_factory=threading.Lock)  # held while a thread feeds, and for each look
+    undecided_bytes: int = 0
     assignments: int = 0
     ledger_appends: int = 0
     documents_stored: int = 0
@@ -121,7 +132,7 @@ class Board:
     def assigned(self, partition: int, ownership: Ownership, committed: Committed) -> None:
         """A new assignment begins."""
         place = self._places.setdefault(partition, _Place(ownership, committed))
-        place.ownership, place.committed = ownership, committed
+        place.ownership, place.committed, place.undecided_bytes = ownership, committed, 0
         place.assignments += 1
 
     def took_over(self) -> None:
@@ -142,10 +153,19 @@ class Board:
         self._places[partition].documents_stored += stored
         self._places[partition].documents_rejected += rejected
 
+    def feed_alone(self, partition: int, records: Sequence[Record]) -> Harvest:
+        """In a worker thread: whoever looks at the partition meanwhile waits, a batch's time."""
+        place = self._places[partition]
+        with place.mutex:
+            return place.ownership.feed(records)
+
     def statistics(self) -> tuple[PartitionStatistics, ...]:
         """Of every partition that was ever assigned here, in order."""
-        return tuple(
-            PartitionStatistics(
+        return tuple(self._statistics(partition, place) for partition, place in sorted(self._places.items()))
+
+    def _statistics(self, partition: int, place: _Place) -> PartitionStatistics:
+        with place.mutex:
+            return PartitionStatistics(
                 partition,
                 place.ownership.phase,
                 place.ownership.epoch,
@@ -158,12 +178,14 @@ class Board:
                 place.documents_rejected,
                 place.ownership.assembler.statistics(),
             )
-            for partition, place in sorted(self._places.items())
-        )
+
+    def holds(self, partition: int, undecided_bytes: int) -> None:
+        """So many span bytes are undecided in a partition now; told here, because looking may have to wait."""
+        self._places[partition].undecided_bytes = undecided_bytes
 
     def undecided_bytes(self) -> int:
         """Of all partitions together."""
-        return sum(place.ownership.assembler.undecided_bytes for place in self._places.values())
+        return sum(place.undecided_bytes for place in self._places.values())
 
     def is_ready(self) -> bool:
         """Every partition of ours is owned and reading."""
@@ -173,4 +195,7 @@ class Board:
     def standing(self, trace_id: bytes) -> str | None:
         """`pending`, `dropped`, `kept`, or None: not known here. Implements interfaces.Standings."""
         place = self._places.get(partition_of(trace_id.hex().encode(), self.partition_count))
-        return place.ownership.assembler.standing(trace_id) if place else None
+        if place is None:
+            return None
+        with place.mutex:
+            return place.ownership.assembler.standing(trace_id)

@@ -4,10 +4,14 @@ Four tasks share an assignment's state machine: one feeds records and appends wh
 and hands on what comes back, one stores, one commits. A crash of any ends them all, and the next assignment resumes at
 the committed offset. An outage is no crash: reads and idempotent writes are tried again for as long as it takes; after
 doubt about a ledger write, or a fence, a new assignment begins (design, section 6).
+
+Where there are worker threads a large batch is fed in one: it holds no GIL, so that several partitions use several
+cores. Until it comes back no task touches the state machine (`Assignment.at_rest`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -30,6 +34,7 @@ from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SPANS, Fragment, Message,
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 NS_PER_S = 1_000_000_000
+THREAD_RECORDS_MIN = 200  # a hop to a thread and back costs 0.1 ms, so many records twice that or more
 DEADLY = "deadly: the process died each time while this record was fed"
 
 
@@ -43,6 +48,27 @@ class Assignment:
     board: Board
     ownership: Ownership
     changed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    is_lent: bool = False  # to a worker thread
+    returned: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+
+    async def at_rest(self) -> None:
+        """Wait until no thread has the state machine: the caller has it to itself until it waits again."""
+        await trio.lowlevel.checkpoint()
+        while self.is_lent:
+            await self.returned.park()
+
+    async def feed(self, records: Sequence[Record]) -> Harvest:
+        """Feed records, wherever that is best. Once begun it cannot be cancelled: the batch is fed whole."""
+        await trio.lowlevel.checkpoint()
+        threads = self.world.threads
+        if threads is None or len(records) < THREAD_RECORDS_MIN:
+            return self.ownership.feed(records)
+        self.is_lent = True
+        try:
+            return await trio.to_thread.run_sync(self.board.feed_alone, self.partition, records, limiter=threads)
+        finally:
+            self.is_lent = False
+            self.returned.unpark_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until *condition* holds; it is looked at whenever something came back or was resolved."""
@@ -164,6 +190,7 @@ async def _follow_ledger(
     """Read back what was appended: only now it takes effect."""
     while True:
         for record in await reader.receive():
+            await assignment.at_rest()
             for fragment in assignment.ownership.read_back(record):
                 await to_store.send(fragment)
         assignment.changed.unpark_all()
@@ -177,6 +204,7 @@ async def _store(assignment: Assignment, fragments: trio.MemoryReceiveChannel[Fr
         outcomes = await write_bulk(
             bulk, assignment.world, partition=assignment.partition, policy_names=ownership.policy_names
         )
+        await assignment.at_rest()
         for fragment, outcome in zip(bulk, outcomes, strict=True):
             ownership.assembler.resolve(fragment.decision, outcome)
         assignment.world.failpoint(Failpoint.BEFORE_COMMIT)
@@ -192,6 +220,7 @@ async def _commit_for_ever(assignment: Assignment) -> None:
 
 
 async def _commit(assignment: Assignment) -> None:
+    await assignment.at_rest()
     committed, world, partition = assignment.ownership.commit(), assignment.world, assignment.partition
     await patiently(
         lambda: world.source.commit(partition, committed), draw=world.random, partition=partition, what="commit"
@@ -216,6 +245,8 @@ async def _read(assignment: Assignment, to_store: trio.MemorySendChannel[Fragmen
             await assignment.until(lambda: _has_room(assignment))
             records, reader = await _receive(assignment, reader, idle, to_store)
             if records:
+                if ownership.offset == ownership.start:
+                    log.info("first records", partition=assignment.partition, epoch=ownership.epoch)
                 await _feed(assignment, records, to_store)
             await _tick_if_idle(assignment, idle, to_store)
             await _shed_if_full(assignment, to_store)
@@ -231,17 +262,19 @@ async def _feed(assignment: Assignment, records: Sequence[Record], to_store: tri
     """Feed records; one by one, each announced in the ledger, where one of them may have killed the lives before."""
     ownership = assignment.ownership
     if not ownership.is_careful:
-        await _reap(assignment, ownership.feed(records), to_store)
+        await _reap(assignment, await assignment.feed(records), to_store)
         return
     log.warning("reading record by record", partition=assignment.partition, offset=records[0].offset)
     for record in records:
-        if ownership.is_accused(record.offset):
+        feed = partial(ownership.feed, [record])
+        # Whoever is killed often, and for other reasons, has announced innocent records: they are heard before.
+        if ownership.is_accused(record.offset) and not await assignment.world.survives(feed):
             await _publish_letter(assignment, record, DEADLY)
             await _append(assignment, ownership.condemn(record.offset, DEADLY))
             await assignment.until(lambda: ownership.is_settled)
         else:
             await _append(assignment, ownership.probe(record.offset))
-        harvest = ownership.feed([record])
+        harvest = feed()
         await _append(assignment, ownership.probe(NO_OFFSET))
         await _reap(assignment, harvest, to_store)
 
@@ -300,6 +333,8 @@ async def _tick_if_idle(assignment: Assignment, idle: _Idle, to_store: trio.Memo
     deadline = assembler.next_deadline()
     if idle.waited_s < idle.tick_after_s or deadline is None:
         return
+    if idle.stream_ns != assembler.stream_ns:
+        return  # the wait has ended with records that moved stream time: it lies before them, not after
     now_ns = assembler.stream_ns + int(idle.waited_s * NS_PER_S)
     if now_ns < deadline or not ownership.may_tick:
         return
@@ -322,6 +357,7 @@ async def _shed_if_full(assignment: Assignment, to_store: trio.MemorySendChannel
 
 async def _reap(assignment: Assignment, harvest: Harvest, to_store: trio.MemorySendChannel[Fragment]) -> None:
     """Carry out what a call to the assembler brought forth."""
+    assignment.board.holds(assignment.partition, assignment.ownership.assembler.undecided_bytes)
     decided = assignment.ownership.decide(harvest)
     if decided:
         assignment.world.failpoint(Failpoint.BEFORE_DECIDE)

@@ -5,10 +5,15 @@ A trace's partition follows from the count, so spans of one trace from before an
 
 from dataclasses import dataclass
 
-from spanloom.adapters.kafka.handle import Handle, Place
+from confluent_kafka import KafkaException, TopicPartition
+
+from spanloom.adapters.kafka.portable import new_consumer
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.topics import Topics
+from spanloom.errors import SourceUnavailable
 from spanloom.model import SPANS
+
+ANSWER_S = 5.0  # of a broker; who asked asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +31,26 @@ class Drain:
         """Blocks a moment. Raises ConfigError, SourceUnavailable."""
         self._topic = settings.topic(SPANS)
         self.partition_count = Topics(settings).look().partition_count
-        self._handle = Handle(settings.consumer(self.partition_count))
+        self._consumer = new_consumer(settings.consumer(self.partition_count))
 
     def undone(self) -> list[Undone]:
         """The partitions that are not done. Blocks. Raises SourceUnavailable."""
-        places = self._handle.committed(Place(self._topic, number) for number in range(self.partition_count))
+        asked = [TopicPartition(self._topic, number) for number in range(self.partition_count)]
+        try:
+            places = self._consumer.committed(asked, timeout=ANSWER_S)
+            marks = [self._consumer.get_watermark_offsets(place, timeout=ANSWER_S) for place in places]
+        except KafkaException as exc:
+            raise SourceUnavailable(exc.args[0].str()) from exc
         found = []
-        for place in places:
-            marks = self._handle.watermarks(self._topic, place.partition)
-            records = marks.high - max(place.offset, marks.low)
+        for place, mark in zip(places, marks, strict=True):
+            if mark is None:
+                raise SourceUnavailable(f"{self._topic}/{place.partition}: no answer in {ANSWER_S:g} s")
+            low, high = mark
+            records = high - max(place.offset, low)
             if records > 0:
                 found.append(Undone(place.partition, records))
         return found
 
     def close(self) -> None:
         """Blocks a moment."""
-        self._handle.close()
+        self._consumer.close()

@@ -2,22 +2,40 @@
 
 import importlib.util
 import os
+from typing import TYPE_CHECKING, Protocol
 
 from spanloom.core._pure import hashes as pure_hashes
 from spanloom.core._pure.assembler import Assembler
 from spanloom.core._pure.wire import ScannedSpan, Split, scan, split_by_trace
 from spanloom.core.partitioning import PartitionHashes
 
-__all__ = ["KERNEL", "Assembler", "ScannedSpan", "Split", "hashes", "scan", "split_by_trace"]
+if TYPE_CHECKING:
+    from spanloom._native.fetch import Taker
+
+__all__ = ["KERNEL", "Assembler", "Fetch", "ScannedSpan", "Split", "fetch", "hashes", "scan", "split_by_trace"]
+
+
+class Fetch(Protocol):
+    """Records straight out of librdkafka's queues; only native code can."""
+
+    FUNCTIONS: tuple[str, ...]
+    Taker: "type[Taker]"
+
+    def fields_of(self, message: int) -> tuple[int, int, bytes, bytes, int]:
+        """What C sees in a message: error, partition, payload, key, offset."""
+
 
 KERNEL = "pure"
 hashes: PartitionHashes = pure_hashes
+fetch: Fetch | None = None
 if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom._native.kernel"):
+    from spanloom._native import fetch as native_fetch
     from spanloom._native import hashes as native_hashes
     from spanloom._native import kernel as native
 
     KERNEL = "native"
     hashes = native_hashes
+    fetch = native_fetch
     Assembler = native.Assembler  # type: ignore[misc, assignment]
     scan = native.scan
     split_by_trace = native.split_by_trace

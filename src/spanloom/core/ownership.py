@@ -10,10 +10,12 @@ and thrown away; after any doubt about a ledger write a new one takes its place,
 """
 
 import struct
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from typing import NamedTuple
 
 from spanloom.core.assembly import TALLY_FIELDS, Harvest, Limits, Position, Tally
@@ -40,6 +42,9 @@ from spanloom.model import SPANS, Committed, Fragment, LedgerRecord, Record
 METADATA_VERSION = 1
 # version, stream time, last timestamp, ledger position and its epoch, then the tally
 _METADATA = struct.Struct(f"<BQqQQ{len(TALLY_FIELDS)}Q")
+
+
+_offset_of: Callable[[Record], int] = attrgetter("offset")
 
 
 class Phase(Enum):
@@ -117,6 +122,11 @@ class Ownership:
     def epoch(self) -> int:
         """The epoch in force as far as the ledger was read."""
         return self._epoch
+
+    @property
+    def start(self) -> int:
+        """The committed offset that the assignment began at."""
+        return self._start
 
     @property
     def offset(self) -> int:
@@ -330,9 +340,10 @@ class Ownership:
         harvest = Harvest()
         at = 0
         while at < len(records):
-            harvest += self._apply_ticks(records[at].offset)
-            if records[at].offset in self._skips:
-                self._skips.discard(records[at].offset)
+            offset = records[at].offset
+            harvest += self._apply_ticks(offset)
+            if offset in self._skips:
+                self._skips.discard(offset)
                 stop = at + 1
                 harvest += self.assembler.skip(records[at])
             else:
@@ -343,16 +354,17 @@ class Ownership:
         return harvest + self._apply_ticks(self._offset)
 
     def _run(self, records: Sequence[Record], at: int) -> int:
-        """Where the run of records from *at* ends that no TICK or SKIP interrupts; one record at least."""
+        """Where the run of records from *at* ends that no TICK or SKIP interrupts; one record at least.
+
+        A record of a native batch is made when it is looked at: few are.
+        """
         if not self._ticks and not self._skips:
             return len(records)
-        stop = at + 1
-        while stop < len(records):
-            offset = records[stop].offset
-            if offset in self._skips or (self._ticks and self._ticks[0].offset <= offset):
-                break
-            stop += 1
-        return stop
+        first, last = records[at].offset, records[-1].offset
+        stops = [offset for offset in self._skips if first < offset <= last]
+        if self._ticks and self._ticks[0].offset <= last:
+            stops.append(self._ticks[0].offset)
+        return bisect_left(records, min(stops), at + 1, key=_offset_of) if stops else len(records)
 
     def _apply_ticks(self, offset: int) -> Harvest:
         """Apply those that stood before the record at *offset*."""

@@ -19,6 +19,7 @@ from spanloom.adapters.kafka.librdkafka import (
 from spanloom.errors import ConfigError, SourceUnavailable
 
 CALL_TIMEOUT_MS = 5_000  # of a question to the broker; who asked asks again
+BELL_S = 0.25  # a bell is edge-triggered: look anyway now and then
 
 
 class Watermarks(NamedTuple):

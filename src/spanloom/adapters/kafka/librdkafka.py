@@ -8,6 +8,7 @@ Layouts are those of rdkafka.h, which promises to keep them; `library()` refuses
 """
 
 import ctypes
+from collections.abc import Iterable
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
 
@@ -21,33 +22,22 @@ OFFSET_END = -1
 OFFSET_INVALID = -1001  # of `committed`: there is none
 
 EVENT_NONE = 0x0
+EVENT_DELIVERY = 0x1
 EVENT_ERROR = 0x8
 EVENT_REBALANCE = 0x10
 EVENT_OFFSET_COMMIT = 0x20
 
 ERR_ASSIGN_PARTITIONS = -175
+ERR_PURGED = -152  # taken out of the producer's queue
 ERR_AUTO_OFFSET_RESET = -140  # the offset is not in the log, and `auto.offset.reset` is `error`
 
 CONF_OK = 0
 DESTROY_NO_CONSUMER_CLOSE = 0x8
+TYPE_PRODUCER = 0
 TYPE_CONSUMER = 1
+MESSAGE_IS_COPIED = 0x2
+PURGE_QUEUED = 0x1
 ERROR_TEXT_BYTES = 512
-
-
-class Message(ctypes.Structure):
-    """rd_kafka_message_t."""
-
-    _fields_ = (
-        ("err", c_int),
-        ("topic", c_void_p),
-        ("partition", c_int32),
-        ("payload", c_void_p),
-        ("payload_bytes", c_size_t),
-        ("key", c_void_p),
-        ("key_bytes", c_size_t),
-        ("offset", c_int64),
-        ("_private", c_void_p),
-    )
 
 
 class TopicPartition(ctypes.Structure):
@@ -71,7 +61,6 @@ class TopicPartitions(ctypes.Structure):
     _fields_ = (("count", c_int), ("size", c_int), ("elements", POINTER(TopicPartition)))
 
 
-MessagePointer = POINTER(Message)
 ListPointer = POINTER(TopicPartitions)
 
 # name -> result, parameters; one line each, as rdkafka.h declares them
@@ -102,16 +91,16 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "rd_kafka_queue_io_event_enable": (None, (c_void_p, c_int, c_char_p, c_size_t)),
     "rd_kafka_queue_poll": (c_void_p, (c_void_p, c_int)),
     "rd_kafka_queue_destroy": (None, (c_void_p,)),
-    "rd_kafka_consume_batch_queue": (c_int64, (c_void_p, c_int, POINTER(MessagePointer), c_size_t)),
-    # messages
-    "rd_kafka_message_timestamp": (c_int64, (MessagePointer, c_void_p)),
-    "rd_kafka_message_headers": (c_int, (MessagePointer, POINTER(c_void_p))),
-    "rd_kafka_message_errstr": (c_char_p, (MessagePointer,)),
-    "rd_kafka_message_destroy": (None, (MessagePointer,)),
-    "rd_kafka_header_get_all": (
+    # the self-test's
+    "rd_kafka_topic_new": (c_void_p, (c_void_p, c_char_p, c_void_p)),
+    "rd_kafka_topic_destroy": (None, (c_void_p,)),
+    "rd_kafka_produce": (
         c_int,
-        (c_void_p, c_size_t, POINTER(c_char_p), POINTER(c_void_p), POINTER(c_size_t)),
+        (c_void_p, c_int32, c_int, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p),
     ),
+    "rd_kafka_purge": (c_int, (c_void_p, c_int)),
+    "rd_kafka_queue_get_main": (c_void_p, (c_void_p,)),
+    "rd_kafka_event_message_next": (c_void_p, (c_void_p,)),
     # lists of partitions
     "rd_kafka_topic_partition_list_new": (ListPointer, (c_int,)),
     "rd_kafka_topic_partition_list_add": (POINTER(TopicPartition), (ListPointer, c_char_p, c_int32)),
@@ -150,6 +139,14 @@ def library() -> ctypes.CDLL:
     if not VERSION_MIN <= version < VERSION_MAX:
         raise ConfigError(f"confluent-kafka: expected librdkafka 2.5 or newer, below 3, found {version:#x}")
     return loaded
+
+
+def addresses_of(names: Iterable[str]) -> list[int]:
+    """Where functions lie, for native code to call. Raises ConfigError where one is missing."""
+    try:
+        return [ctypes.cast(getattr(library(), name), c_void_p).value or 0 for name in names]
+    except AttributeError as exc:
+        raise ConfigError(f"confluent-kafka: expected a wheel with librdkafka inside: {exc}") from exc
 
 
 def explain(code: int) -> str:

@@ -5,18 +5,16 @@ are cooperative, so what stays ours is never interrupted. Whether a partition is
 a commit is an outage until it does (in a rebalance a commit may carry the generation before).
 """
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import structlog
 import trio
 
-from spanloom.adapters.coalescer import Coalescer
-from spanloom.adapters.kafka.handle import Bell, Handle, Place, places_of
+from spanloom.adapters.kafka.commits import COMMIT_S, Commits
+from spanloom.adapters.kafka.handle import BELL_S, Bell, Handle, Place, places_of
 from spanloom.adapters.kafka.librdkafka import (
     ERR_ASSIGN_PARTITIONS,
     EVENT_ERROR,
@@ -25,25 +23,31 @@ from spanloom.adapters.kafka.librdkafka import (
     OFFSET_END,
     explain,
 )
-from spanloom.adapters.kafka.reader import BELL_S, THREADS
-from spanloom.errors import DecodeError, Fenced, SourceUnavailable
+from spanloom.errors import SourceUnavailable
+from spanloom.interfaces import Membership
 from spanloom.model import Assigned, Committed, Lost, PartitionChange, Revoked
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-METADATA_BYTES_MAX = 4096 * 3 // 4  # the broker's default limit, `offset.metadata.max.bytes`, in Base64
-COMMIT_S = 5.0  # then the commit's fate is not known
 LEAVE_S = 5.0  # then the group finds out by itself
+THREADS = 16  # that may wait for a broker
 
 
-@dataclass(frozen=True, slots=True)
-class _Commit:
-    partition: int
-    committed: Committed
+class Member(Membership, Protocol):
+    """A place in the group, and the group's committed offsets of `spans` (see interfaces.SpanSource)."""
+
+    async def committed(self, partition: int) -> Committed | None:
+        """The last commit, or None where there is none. Raises SourceUnavailable."""
+
+    async def commit(self, partition: int, committed: Committed) -> None:
+        """Commit, together with who else does. Raises SourceUnavailable, Fenced."""
+
+    def close(self) -> None:
+        """Free everything. Blocks a moment."""
 
 
 class KafkaMember:
-    """Implements interfaces.Membership, and the committed offsets of `spans` (see interfaces.SpanSource)."""
+    """Implements Member."""
 
     def __init__(self, settings: Mapping[str, str], topic: str) -> None:
         """*settings* are a consumer's, with what the group's protocol needs (see topics.group_protocol)."""
@@ -52,12 +56,9 @@ class KafkaMember:
         self._handle: Handle | None = None
         self._bell = Bell()
         self._queue: int | None = None
-        self._joined = False
-        self._mine: set[int] = set()
-        self._last: dict[int, int] = {}  # the highest offset known to be committed
         self._pending: PartitionChange | None = None
         self._threads = trio.CapacityLimiter(THREADS)
-        self._commits: Coalescer[_Commit] = Coalescer(self._flush, SourceUnavailable)
+        self._commits = Commits(topic, ask=self._ask, send=self._send)
 
     # Membership.
 
@@ -68,7 +69,7 @@ class KafkaMember:
             code = handle.lib.rd_kafka_subscribe(handle.pointer, topics)
         if code:
             raise SourceUnavailable(f"joining the group: {explain(code)}")
-        self._joined = True
+        self._commits.is_joined = True
         await trio.lowlevel.checkpoint()
 
     async def next_change(self) -> PartitionChange:
@@ -86,19 +87,17 @@ class KafkaMember:
         assert change == self._pending, f"{change} is acknowledged, {self._pending} was given"
         handle, places = self._open(), [Place(self._topic, number, OFFSET_END) for number in change.partitions]
         if isinstance(change, Assigned):
-            for number in change.partitions:
-                self._last.pop(number, None)
-            self._mine |= set(change.partitions)
+            self._commits.took(change.partitions)
             await trio.to_thread.run_sync(_assign_paused, handle, places)
         else:
-            self._mine -= set(change.partitions)
+            self._commits.gave(change.partitions)
             await trio.to_thread.run_sync(_unassign, handle, places)
         self._pending = None
 
     async def leave(self) -> None:
         """See interfaces.Membership."""
-        self._mine.clear()
-        if self._joined and self._handle is not None:
+        self._commits.gave(tuple(self._commits.mine))
+        if self._commits.is_joined and self._handle is not None:
             with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
                 await trio.to_thread.run_sync(_begin_close, self._handle, self._queue)
                 while not self._handle.lib.rd_kafka_consumer_closed(self._handle.pointer):
@@ -108,7 +107,7 @@ class KafkaMember:
                         with suppress(SourceUnavailable):  # it is closing: it may want no answer any more
                             await self.acknowledge(self._pending)
                         self._pending = None
-        self._joined, self._pending = False, None
+        self._commits.is_joined, self._pending = False, None
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._close_handle)
 
@@ -152,54 +151,27 @@ class KafkaMember:
         if handle.lib.rd_kafka_event_error(event) == ERR_ASSIGN_PARTITIONS:
             return Assigned(numbers)
         if handle.lib.rd_kafka_assignment_lost(handle.pointer):
-            self._mine -= set(numbers)
+            self._commits.gave(numbers)
             return Lost(numbers)
         return Revoked(numbers)
 
     # Committed offsets.
 
     async def committed(self, partition: int) -> Committed | None:
-        """The last commit, or None. Raises SourceUnavailable."""
-        ask = partial(self._open().committed, [Place(self._topic, partition)])
-        (found,) = await trio.to_thread.run_sync(ask, limiter=self._threads)
-        if found.offset < 0:
-            return None
-        self._last[partition] = max(self._last.get(partition, 0), found.offset)
-        try:
-            return Committed(found.offset, base64.b64decode(found.metadata, validate=True))
-        except binascii.Error as exc:
-            raise DecodeError(
-                "metadata",
-                "commit metadata in Base64",
-                repr(found.metadata),
-                topic=self._topic,
-                partition=partition,
-                offset=found.offset,
-            ) from exc
+        """See Member."""
+        return await self._commits.committed(partition)
 
     async def commit(self, partition: int, committed: Committed) -> None:
-        """Commit, together with who else does. Raises SourceUnavailable, Fenced."""
-        assert len(committed.metadata) <= METADATA_BYTES_MAX, len(committed.metadata)
-        self._check_mine(partition)
-        if partition not in self._last:
-            await self.committed(partition)
-        await self._commits.submit(_Commit(partition, committed), size_bytes=len(committed.metadata))
-        self._check_mine(partition)
+        """See Member."""
+        await self._commits.commit(partition, committed)
 
-    def _check_mine(self, partition: int) -> None:
-        if self._joined and partition not in self._mine:
-            raise Fenced(f"partition {partition} is no longer ours: the group gave it away")
+    async def _ask(self, partition: int) -> Place:
+        ask = partial(self._open().committed, [Place(self._topic, partition)])
+        (found,) = await trio.to_thread.run_sync(ask, limiter=self._threads)
+        return found
 
-    async def _flush(self, commits: Sequence[_Commit]) -> None:
-        """Commit each partition's furthest offset; not of those that went away meanwhile."""
-        furthest = self._furthest(commits)
-        if not furthest:
-            return
+    async def _send(self, places: Sequence[Place]) -> None:
         handle, reply = self._open(), Bell()
-        places = [
-            Place(self._topic, partition, one.offset, base64.b64encode(one.metadata))
-            for partition, one in furthest.items()
-        ]
         queue = handle.lib.rd_kafka_queue_new(handle.pointer)
         try:
             reply.ring_for(handle, queue)
@@ -213,16 +185,6 @@ class KafkaMember:
         finally:
             handle.lib.rd_kafka_queue_destroy(queue)
             reply.close()
-        self._last |= {partition: one.offset for partition, one in furthest.items()}
-
-    def _furthest(self, commits: Sequence[_Commit]) -> dict[int, Committed]:
-        furthest: dict[int, Committed] = {}
-        for partition, committed in ((commit.partition, commit.committed) for commit in commits):
-            known = furthest[partition].offset if partition in furthest else self._last.get(partition, 0)
-            is_ours = partition in self._mine or not self._joined
-            if is_ours and committed.offset >= known:
-                furthest[partition] = committed
-        return furthest
 
 
 def _assign_paused(handle: Handle, places: Sequence[Place]) -> None:

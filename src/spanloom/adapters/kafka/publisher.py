@@ -1,7 +1,9 @@
 """The append side: one idempotent producer, its delivery reports brought to trio by one thread.
 
 acks=all, in order within a partition, no repeats by retries. A report of failure leaves open whether the record was
-appended; so does cancelling. After an error that ends the producer for good the next append makes a new one.
+appended; so does cancelling. After an error that ends the producer for good the next append makes a new one; and after
+a time-out, because a producer whose broker came back may never send again (seen with librdkafka 2.16 after a restart of
+the only broker: connected, and for eight minutes every record timed out, while a new producer sent at once).
 """
 
 import threading
@@ -17,6 +19,8 @@ from spanloom.model import Message
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 POLL_S = 0.1  # how soon the thread notices that it is to end
+PURGED_S = 5.0  # the last reports of one that ends: they are there already
+TIMED_OUT = confluent_kafka.KafkaError._MSG_TIMED_OUT  # noqa: SLF001 - its only name
 FULL_S = 0.01  # how soon a full queue is tried again
 ANY_PARTITION = -1  # the key says which: murmur2, as Java's clients have it
 
@@ -64,7 +68,7 @@ class Publisher:
                 await trio.sleep(FULL_S)
         await delivery.done.wait()
         if delivery.error is not None:
-            pump.is_broken |= bool(delivery.error.fatal())
+            pump.is_broken |= bool(delivery.error.fatal()) or delivery.error.code() == TIMED_OUT
             raise self._unavailable(delivery.error.str())
 
     def close(self) -> None:
@@ -73,6 +77,8 @@ class Publisher:
 
     def _enqueued(self, pump: "_Pump", record: tuple[str, int, Message], delivery: "_Delivery") -> bool:
         topic, partition, message = record
+        if pump.is_retired:
+            raise self._unavailable("the producer was given up for a new one")
         try:
             pump.producer.produce(
                 topic,
@@ -92,8 +98,8 @@ class Publisher:
 
     def _living_pump(self) -> "_Pump":
         if self._pump.is_broken:
-            log.error("producer ended, making a new one")
-            self._pump.stop()
+            log.warning("producer ended, making a new one")
+            self._pump.retire()
             self._pump = _Pump(self._settings)
         return self._pump
 
@@ -114,12 +120,22 @@ class _Pump:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.producer.poll(POLL_S)
+        self.producer.purge()  # whoever still waits for a report gets one: it was not delivered
+        self.producer.flush(PURGED_S)
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it ends: what is produced now may never be reported on."""
+        return self._stopping.is_set()
+
+    def retire(self) -> None:
+        """End by and by; nothing may be produced with it any more."""
+        self._stopping.set()
 
     def stop(self) -> None:
-        self._stopping.set()
+        """End. Blocks a moment."""
+        self.retire()
         self._thread.join()
-        self.producer.purge()
-        self.producer.poll(0)
 
 
 class _Delivery:

@@ -15,6 +15,7 @@ class KafkaSettings:
     group: str = "spanloom"
     session_ms: int = 6_000
     topics: Mapping[str, str] = field(default_factory=dict)  # the names of ours that differ
+    reader: str = "auto"  # native, portable; auto: native where that can do
     client: Mapping[str, str] = field(default_factory=dict, repr=False)  # passed on as they are: security
 
     def topic(self, name: str) -> str:
@@ -43,8 +44,10 @@ class KafkaSettings:
             "allow.auto.create.topics": "false",
             "check.crcs": "true",
             "queued.max.messages.kbytes": str(share_kib),
+            "queued.min.messages": "10000000",  # bytes are the bound: a count would be one of throughput
             "fetch.wait.max.ms": "100",  # a partition just taken over waits for the fetch that is on its way
             "fetch.queue.backoff.ms": "10",  # a queue that was full is filled again this soon
             "fetch.error.backoff.ms": "100",
             "log_level": "0",
+            **self.client,  # once more: the operator has the last word
         }

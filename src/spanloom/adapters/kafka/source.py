@@ -3,9 +3,10 @@
 import trio
 
 from spanloom.adapters.kafka.handle import Place
-from spanloom.adapters.kafka.member import KafkaMember
-from spanloom.adapters.kafka.reader import BATCH_BYTES, Fetchers, KafkaReader, to_record
-from spanloom.model import Committed, Record
+from spanloom.adapters.kafka.member import Member
+from spanloom.adapters.kafka.reader import BATCH_BYTES, Consumers
+from spanloom.interfaces import PartitionReader
+from spanloom.model import Committed
 
 
 class KafkaSource:
@@ -13,14 +14,14 @@ class KafkaSource:
 
     def __init__(
         self,
-        fetchers: Fetchers,
-        member: KafkaMember,
+        consumers: Consumers,
+        member: Member,
         topic: str,
         *,
         incarnation: str,  # the topic's id: another topic of the same name has another one
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._fetchers = fetchers
+        self._consumers = consumers
         self._member = member
         self._topic = topic
         self._incarnation = incarnation
@@ -36,21 +37,20 @@ class KafkaSource:
         found = await self._member.committed(partition)
         if found is not None:
             return found
-        return Committed((await self._fetchers.watermarks(self._topic, partition)).low, b"")
+        return Committed((await self._consumers.watermarks(self._topic, partition)).low, b"")
 
     async def commit(self, partition: int, committed: Committed) -> None:
         """See interfaces.SpanSource."""
         await self._member.commit(partition, committed)
 
-    async def read(self, partition: int, offset: int) -> KafkaReader[Record]:
+    async def read(self, partition: int, offset: int) -> PartitionReader:
         """See interfaces.SpanSource."""
         await trio.lowlevel.checkpoint()
-        place = Place(self._topic, partition, offset)
-        return KafkaReader(self._fetchers, place, to_record, batch_bytes=self._batch_bytes)
+        return self._consumers.read(Place(self._topic, partition, offset), batch_bytes=self._batch_bytes)
 
     async def end_offset(self, partition: int) -> int:
         """See interfaces.SpanSource."""
-        return (await self._fetchers.watermarks(self._topic, partition)).high
+        return (await self._consumers.watermarks(self._topic, partition)).high
 
     async def reserve(self, partition: int, next_offset: int) -> None:  # noqa: ARG002 - the brokers keep what they acknowledged
         """See interfaces.SpanSource."""

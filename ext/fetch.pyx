@@ -1,0 +1,208 @@
+"""Records as librdkafka hands them over: copied out of its buffers in C, without the GIL, a batch at a time.
+
+A Batch is a sequence of model.Record; the records themselves are made when somebody asks for one. The native assembler
+does not: it reads the batch's memory (`_view`), and so costs no object a record.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from kernel_c cimport SL_NO_MEMORY, sl_record, sl_slice, sl_view
+
+from collections.abc import Sequence
+
+from spanloom.core._pure.assembler import TIMESTAMP_MS_MAX
+from spanloom.model import MOVED_HEADER, Record
+
+
+cdef extern from "fetch.h" nogil:
+    ctypedef struct sl_message:
+        int32_t error
+        int32_t partition
+        void *payload
+        size_t payload_bytes
+        void *key
+        size_t key_bytes
+        int64_t offset
+
+    ctypedef struct sl_kafka:
+        void *consume_batch
+        void *timestamp
+        void *headers
+        void *header
+        void *error_text
+        void *destroy
+
+    ctypedef struct sl_extra:
+        sl_slice key
+        sl_slice headers
+        int64_t timestamp_ms
+
+    ctypedef struct sl_fetched:
+        sl_record *records
+        sl_extra *extras
+        size_t count
+
+    ctypedef struct sl_problem:
+        int32_t code
+        char *text
+
+    ctypedef struct sl_fetch_rules:
+        const char *moved_name
+        int64_t ms_max
+
+    int sl_fetch(const sl_kafka *kafka, void *queue, sl_message **slots, size_t most, int64_t first,
+                 const sl_fetch_rules *rules, sl_fetched *to, sl_problem *problem) noexcept
+
+
+FUNCTIONS = (  # of librdkafka, in the order in which Taker wants their addresses
+    "rd_kafka_consume_batch_queue",
+    "rd_kafka_message_timestamp",
+    "rd_kafka_message_headers",
+    "rd_kafka_header_get_all",
+    "rd_kafka_message_errstr",
+    "rd_kafka_message_destroy",
+)
+
+cdef bytes moved_name = MOVED_HEADER.encode()
+cdef sl_fetch_rules rules = sl_fetch_rules(moved_name, TIMESTAMP_MS_MAX)
+
+
+cdef class _Memory:
+    """Owns what a batch and its slices look into."""
+
+    cdef sl_fetched fetched
+
+    def __dealloc__(self):
+        free(self.fetched.records)
+
+
+cdef bytes _copied(sl_slice part):
+    return PyBytes_FromStringAndSize(<const char *>part.at, part.size)
+
+
+cdef tuple _headers(sl_slice part):
+    """As fetch.h lays them down."""
+    cdef const uint8_t *at = part.at
+    cdef const uint8_t *end = part.at + part.size
+    cdef uint32_t size
+    fields = []
+    while at < end:
+        memcpy(&size, at, sizeof(size))
+        at += sizeof(size)
+        fields.append(PyBytes_FromStringAndSize(<const char *>at, size))
+        at += size
+    names = [name.decode("utf-8", "replace") for name in fields[::2]]
+    return tuple(zip(names, fields[1::2], strict=True))
+
+
+cdef class Batch:
+    """A Sequence of Record, in offset order. A slice shares its memory."""
+
+    cdef _Memory _memory
+    cdef size_t _start, _count
+    cdef sl_view view  # what _view points to
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        if not isinstance(index, slice):
+            at = index + self._count if index < 0 else index
+            if not 0 <= at < self._count:
+                raise IndexError(f"record {index} of {self._count}")
+            return self._record(self._start + <size_t>at)
+        start, stop, step = index.indices(self._count)
+        if step != 1:
+            return tuple([self[at] for at in range(start, stop, step)])
+        return _batch(self._memory, self._start + <size_t>start, max(0, stop - start))
+
+    cdef _record(self, size_t at):
+        cdef sl_record *record = &self._memory.fetched.records[at]
+        cdef sl_extra *extra = &self._memory.fetched.extras[at]
+        key = _copied(extra.key) if extra.key.at else None
+        return Record(record.offset, extra.timestamp_ms, key, _copied(record.value), _headers(extra.headers))
+
+    @property
+    def end(self):
+        """The offset after the last record; there is one."""
+        assert self._count, "an empty batch ends nowhere"
+        return self._memory.fetched.records[self._start + self._count - 1].offset + 1
+
+    def within(self, size_t most_bytes):
+        """How many records from the first on have at most that many bytes of value together; one at least."""
+        cdef size_t i, size = 0
+        for i in range(self._count):
+            size += self._memory.fetched.records[self._start + i].value.size
+            if size > most_bytes and i:
+                return i
+        return self._count
+
+    def size_bytes(self):
+        """Bytes of all values."""
+        cdef size_t i, size = 0
+        for i in range(self._count):
+            size += self._memory.fetched.records[self._start + i].value.size
+        return size
+
+    def _view(self):
+        """For the native assembler: where the records lie, while the batch lives."""
+        return PyCapsule_New(&self.view, "sl_view", NULL)
+
+
+Sequence.register(Batch)
+
+
+cdef Batch _batch(_Memory memory, size_t start, size_t count):
+    cdef Batch batch = Batch.__new__(Batch)
+    batch._memory, batch._start, batch._count = memory, start, count
+    batch.view.records = memory.fetched.records
+    batch.view.count = count
+    if count:
+        batch.view.records += start
+    return batch
+
+
+cdef class Taker:
+    """Takes out of the queues of one librdkafka. Any thread may, of different queues at once."""
+
+    cdef sl_kafka kafka
+
+    def __cinit__(self, *addresses):
+        """Where each of FUNCTIONS lies."""
+        cdef void *found[6]
+        assert len(addresses) == len(FUNCTIONS) == 6, addresses
+        for i, address in enumerate(addresses):
+            found[i] = <void *><uintptr_t>address
+        memcpy(&self.kafka, found, sizeof(self.kafka))
+
+    def take(self, uintptr_t queue, size_t most, int64_t first):
+        """Take at most *most* messages, without waiting: the records from offset *first* on, and what ended them.
+
+        That is None or an error's (code, text); what came after the error is dropped. Raises MemoryError, and then the
+        records are lost to the queue.
+        """
+        cdef sl_problem problem
+        cdef int status
+        cdef _Memory memory = _Memory.__new__(_Memory)
+        cdef sl_message **slots = <sl_message **>malloc(most * sizeof(sl_message *) + 1)
+        if not slots:
+            raise MemoryError
+        with nogil:
+            status = sl_fetch(&self.kafka, <void *>queue, slots, most, first, &rules, &memory.fetched, &problem)
+        free(slots)
+        if status == SL_NO_MEMORY:
+            raise MemoryError
+        ended = (problem.code, (<bytes>problem.text).decode("utf-8", "replace")) if problem.code else None
+        return _batch(memory, 0, memory.fetched.count), ended
+
+
+def fields_of(uintptr_t message):
+    """What C sees in the rd_kafka_message_t there: error, partition, payload, key, offset. For the self-test."""
+    cdef const sl_message *at = <const sl_message *>message
+    payload = PyBytes_FromStringAndSize(<const char *>at.payload, at.payload_bytes)
+    key = PyBytes_FromStringAndSize(<const char *>at.key, at.key_bytes)
+    return at.error, at.partition, payload, key, at.offset
