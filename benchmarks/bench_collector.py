@@ -1,220 +1,211 @@
-"""CPU a span of the collector's doors, by spans a request: `python benchmarks/bench_collector.py [--log null|sqlite]`.
+"""Measures the collector: CPU a span by size of request and connections, beside the OpenTelemetry Collector; overload.
 
-The server is a process of its own whose utime + stime is read from /proc before and after; the client sends prebuilt
-requests over a few connections, one after another on each. Spans are about 330 B, 2.5 to a trace. `null` is a log that
-throws everything away: what is left is transport, splitting and keying. `sqlite` is the embedded deployment's.
+    python -m benchmarks.bench_collector transport   our doors before a log that throws away (or --log sqlite)
+    python -m benchmarks.bench_collector kafka       into a real broker, ours and theirs in turn
+    python -m benchmarks.bench_collector overload    ten times what the log takes: memory, goodput, the answers' times
+    python -m benchmarks.bench_collector head        what head sampling costs, beside splitting alone
+
+CPU is utime + stime of the server's process from /proc, all threads, until its work is done; the senders and the broker
+are on the same cores, which shows in the wall times alone. We answer when a span is in Kafka (acks=all), they before.
 """
 
 import argparse
 import os
 import platform
-import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from itertools import cycle
 from pathlib import Path
-from random import Random
+from typing import NamedTuple
 
-import grpc
 import trio
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from spanloom.actors.intake import Intake
-from spanloom.adapters.grpc import GrpcDoor, serve_grpc
-from spanloom.adapters.http import open_listeners, serve_http
-from spanloom.adapters.sqlite import DataFolder, Durability, SqliteLedger, SqliteLog
-from spanloom.collector.otlp_grpc import EXPORT, otlp_methods
-from spanloom.collector.otlp_http import otlp_routes
-from spanloom.core.http_routes import Router
+from benchmarks.collector_clients import CONNECT, Load, bodies_of, percentile_ms, send_all
+from benchmarks.collector_servers import Server, doors, ours, serve, theirs
+from spanloom.core import kernel
 from spanloom.core.kernel import KERNEL
-from spanloom.model import Message
+from spanloom.core.sampling.head import HeadSampler
+from tests.servers.kafka import Kafka, kafka
+from tests.servers.processes import cpu_s, peak_rss_bytes, rss_bytes
 
-SPANS_PER_TRACE = 2.5
-PARTITIONS = 8
 SIZES = (1, 10, 100, 1000)
-DISTINCT = 16  # requests of one size
+CONNECTIONS = (1, 16, 256, 1000)
+WARM_S = 1.0
 say = partial(print, flush=True)
 
 
-class NullLog:
-    """Takes everything and keeps nothing. Implements interfaces.SpanLog."""
+class Case(NamedTuple):
+    """One row."""
 
-    partition_count = PARTITIONS
-
-    async def append(self, batch: Sequence[tuple[int, Message]]) -> None:  # noqa: ARG002 - the interface's
-        await trio.lowlevel.checkpoint()
-
-
-def body_of(span_count: int, random: Random) -> bytes:
-    """One request."""
-    data = TracesData()
-    resource = data.resource_spans.add()
-    for key, value in (("service.name", "checkout"), ("service.version", "1.2.3"), ("host.name", "node-17")):
-        resource.resource.attributes.add(key=key).value.string_value = value
-    scope = resource.scope_spans.add()
-    scope.scope.name = "bench"
-    traces = [random.randbytes(16) for _ in range(max(1, round(span_count / SPANS_PER_TRACE)))]
-    for number in range(span_count):
-        start = 1_790_000_000_000_000_000 + random.randrange(10**9)
-        span = Span(
-            trace_id=traces[number % len(traces)],
-            span_id=random.randbytes(8),
-            parent_span_id=random.randbytes(8),
-            name="GET /orders/{id}",
-            kind=Span.SPAN_KIND_SERVER,
-            start_time_unix_nano=start,
-            end_time_unix_nano=start + random.randrange(10**8),
-        )
-        for key, value in (("http.route", "/orders/{id}"), ("url.path", "/orders/12345"), ("http.method", "GET")):
-            span.attributes.add(key=key).value.string_value = value
-        span.attributes.add(key="user_agent.original").value.string_value = "Mozilla/5.0 (X11; Linux) Firefox/140"
-        span.attributes.add(key="net.peer.name").value.string_value = "orders.shop.svc.cluster.local"
-        span.attributes.add(key="http.status_code").value.int_value = 200
-        scope.spans.append(span)
-    return data.SerializeToString()
+    protocol: str
+    spans: int
+    connections: int
+    seconds: float
 
 
-# The server's side.
+class Measured(NamedTuple):
+    """What a row says."""
+
+    cpu_us_a_span: float
+    spans_per_s: float
+    p50_ms: float
+    p99_ms: float
+    peak_rss_mb: float
 
 
-async def serve(protocol: str, log: str) -> None:
-    with tempfile.TemporaryDirectory() as name, opened(log, Path(name)) as span_log:
-        intake = Intake(span_log, waiting_bytes_max=256 << 20)
-        if protocol == "grpc":
-            methods = otlp_methods(intake)
-            async with trio.open_nursery() as nursery:
-                say(await nursery.start(partial(serve_grpc, GrpcDoor("127.0.0.1", 0), methods)))
-        else:
-            listeners = await open_listeners("127.0.0.1", 0)
-            say(listeners[0].socket.getsockname()[1])
-            await serve_http(listeners, Router(otlp_routes(intake)).handle)
+HEAD = "| CPU µs a span | spans/s | p50 ms | p99 ms | peak RSS MB |"
 
 
-@contextmanager
-def opened(log: str, path: Path) -> Iterator[NullLog | SqliteLog]:
-    if log == "null":
-        yield NullLog()
-        return
-    folder = DataFolder.open(path / "data", partition_count=PARTITIONS, durability=Durability.PROCESS)
-    try:
-        yield SqliteLog(folder, SqliteLedger(folder), log_bytes_max=1 << 40)
-    finally:
-        folder.close()
+def measure(server: Server, case: Case, *, before: int = 0) -> tuple[Measured, int]:
+    """One row on a server that has been sent *before* spans; and how many it has been sent then."""
+    senders = [CONNECT[case.protocol](server.ports[case.protocol]) for _ in range(case.connections)]
+    bodies = bodies_of(case.spans)
+    warm = send_all(senders, Load(bodies, WARM_S))
+    before += warm.taken * case.spans
+    server.settle(before)
+    used = cpu_s(server.pid)
+    sent = send_all(senders, Load(bodies, case.seconds))
+    spans = sent.taken * case.spans
+    server.settle(before + spans)
+    used = cpu_s(server.pid) - used
+    row = Measured(
+        used / spans * 1e6,
+        spans / sent.took_s,
+        percentile_ms(sent.latencies_s, 0.5),
+        percentile_ms(sent.latencies_s, 0.99),
+        peak_rss_bytes(server.pid) / 1e6,
+    )
+    return row, before + spans
 
 
-# The client's side.
+def show(row: Measured) -> str:
+    """As the heading has it."""
+    answers = f"{row.p50_ms:.1f} | {row.p99_ms:.1f}"
+    return f"{row.cpu_us_a_span:.2f} | {row.spans_per_s:.0f} | {answers} | {row.peak_rss_mb:.0f} |"
 
 
-def http_sender(port: int) -> Callable[[bytes], None]:
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    head = "POST /v1/traces HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench/1\r\nAccept: */*\r\n"
-    head += "Content-Type: application/x-protobuf\r\nContent-Length: "
-
-    def send(body: bytes) -> None:
-        connection.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += connection.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 200"), answer
-        assert b"ontent-length: 0\r\n" in answer.lower().replace(b"content", b"ontent"), answer
-
-    return send
+def transport(cases: Sequence[Case], log: str) -> None:
+    """Our doors alone."""
+    say(f"log {log}\n\n| | connections | spans a request {HEAD}\n|---|---|---|---|---|---|---|---|")
+    for case in cases:
+        with doors(case.protocol, log) as server:
+            row, _ = measure(server, case)
+        say(f"| {case.protocol} | {case.connections} | {case.spans} | {show(row)}")
 
 
-def grpc_sender(port: int) -> Callable[[bytes], None]:
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = grpc.insecure_channel(
-        f"127.0.0.1:{port}", options
-    ).unary_unary(EXPORT)
-
-    def send(body: bytes) -> None:
-        assert method(body, timeout=60) == b""
-
-    return send
+Side = Callable[[Kafka, Path], AbstractContextManager[Server]]
+SIDES: dict[str, Side] = {"ours": ours, "theirs": theirs}
 
 
-def send_for(seconds: float, sender: Callable[[bytes], None], bodies: Sequence[bytes], latencies: list[float]) -> None:
-    ends = time.monotonic() + seconds
-    for body in cycle(bodies):
-        began = time.monotonic()
-        if began > ends:
-            return
-        sender(body)
-        latencies.append(time.monotonic() - began)
+def into_kafka(cases: Sequence[Case], sides: Sequence[str]) -> None:
+    """Both sides in turn, a process of each for all rows; their CPU a span as a ratio."""
+    say(f"| | connections | spans a request | {HEAD} ratio |\n|---|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="spanloom-bench-") as name, kafka(Path(name)) as servers:
+        for case in cases:
+            first = 0.0
+            for side in sides:
+                with SIDES[side](servers, Path(name)) as server:
+                    row, _ = measure(server, case)
+                first = first or row.cpu_us_a_span
+                ratio = f"{first / row.cpu_us_a_span:.2f}"
+                say(f"| {side} {case.protocol} | {case.connections} | {case.spans} | {show(row)} {ratio} |")
 
 
-def cpu_s(pid: int) -> float:
-    """utime + stime of the process, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+# Overload.
+
+LOG_BYTES_PER_S = 2_000_000  # of the log in the overload runs: a tenth of what the senders can offer
+WAITING_BYTES = 4 << 20  # intake.waiting_bytes_max: 2 s of that log, and fewer requests than there are connections
+OVERLOAD_CONNECTIONS = 600
+SHARES = (0.5, 1.0, 2.0, 10.0)
 
 
-def peak_bytes(pid: int) -> int:
-    """The process' resident memory at its highest."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+def overload(protocol: str, seconds: float) -> None:
+    """Offered load from half of what the log takes to ten times, at a fixed rate whatever the answers; one process."""
+    bodies = bodies_of(100)
+    capacity = LOG_BYTES_PER_S / (sum(map(len, bodies)) / len(bodies)) * 100  # spans a second
+    say(f"\n{protocol}: a log that takes {LOG_BYTES_PER_S} bytes a second, {capacity:.0f} spans\n")
+    say("| offered | spans/s offered | taken | refused | p50 ms | p99 ms | refusal p99 ms | CPU | RSS MB | peak MB |")
+    say("|---|---|---|---|---|---|---|---|---|---|")
+    with doors(protocol, f"{LOG_BYTES_PER_S}/{WAITING_BYTES}") as server:
+        for share in SHARES:
+            connections = max(60, round(OVERLOAD_CONNECTIONS * share / SHARES[-1]))
+            some = [CONNECT[protocol](server.ports[protocol]) for _ in range(connections)]
+            used = cpu_s(server.pid)
+            sent = send_all(some, Load(bodies, seconds, every_s=len(some) * 100 / (capacity * share)))
+            used = (cpu_s(server.pid) - used) / sent.took_s
+            offered = (sent.taken + sent.refused) * 100 / sent.took_s
+            answers = [percentile_ms(sent.latencies_s, each) for each in (0.5, 0.99)]
+            say(f"| {share:g} x | {offered:.0f} | {sent.taken * 100 / sent.took_s:.0f} ", end="")
+            say(f"| {sent.refused * 100 / sent.took_s:.0f} | {answers[0]:.0f} | {answers[1]:.0f} ", end="")
+            say(f"| {percentile_ms(sent.refusals_s, 0.99):.0f} | {used:.2f} ", end="")
+            say(f"| {rss_bytes(server.pid) / 1e6:.0f} | {peak_rss_bytes(server.pid) / 1e6:.0f} |")
+            time.sleep(2)
 
 
-@contextmanager
-def server(protocol: str, log: str) -> Iterator[tuple[int, int]]:
-    line = [sys.executable, __file__, "--serve", protocol, "--log", log]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as popen:  # noqa: S603 - this file
-        assert popen.stdout is not None
-        try:
-            yield popen.pid, int(popen.stdout.readline())
-        finally:
-            popen.kill()
+# Head sampling.
+
+PROBABILITIES = (0.0, 0.01, 0.1, 1.0)
+TURNS_S = 0.5
 
 
-def measure(protocol: str, log: str, spans: int, *, connections: int, seconds: float) -> None:
-    bodies = [body_of(spans, Random(seed)) for seed in range(DISTINCT)]
-    connect = grpc_sender if protocol == "grpc" else http_sender
-    with server(protocol, log) as (pid, port):
-        senders = [connect(port) for _ in range(connections)]
-        for sender in senders:
-            sender(bodies[0])
-        latencies: list[float] = []
-        before, began = cpu_s(pid), time.monotonic()
-        threads = [threading.Thread(target=send_for, args=(seconds, each, bodies, latencies)) for each in senders]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        took, used, peak_mb = time.monotonic() - began, cpu_s(pid) - before, peak_bytes(pid) / 1e6
-    requests = len(latencies)
-    latencies.sort()
-    p99_ms = latencies[int(requests * 0.99)] * 1000
-    used_us = used / requests * 1e6
-    say(f"| {protocol} | {spans} | {len(bodies[0])} | {used_us:.0f} | {used_us / spans:.2f} ", end="")
-    say(f"| {requests * spans / took:.0f} | {p99_ms:.1f} | {peak_mb:.0f} |")
+def head(sizes: Sequence[int]) -> None:
+    """CPU of this thread a span: a request split by trace, then sifted; no span is an error."""
+    say(
+        "| spans a request | split alone, µs a span | "
+        + " | ".join(f"and sifted at {p:g}" for p in PROBABILITIES)
+        + " |"
+    )
+    say("|---" * (len(PROBABILITIES) + 2) + "|")
+    for spans in sizes:
+        bodies = bodies_of(spans)
+        cells = [cost_us(bodies, spans, None), *(cost_us(bodies, spans, HeadSampler(p)) for p in PROBABILITIES)]
+        say(f"| {spans} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+
+
+def cost_us(bodies: Sequence[bytes], spans: int, sampler: HeadSampler | None) -> float:
+    """µs a span."""
+    requests, began = 0, time.thread_time()
+    while (used := time.thread_time() - began) < TURNS_S:
+        for body in bodies:
+            split = kernel.split_by_trace(body)
+            if sampler:
+                sampler.sift(split.parts, {})
+        requests += len(bodies)
+    return used / requests / spans * 1e6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", choices=["http", "grpc"])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_collector", description=__doc__)
+    parser.add_argument("what", choices=["transport", "kafka", "overload", "head", "serve"])
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--protocol", nargs="*", default=["http", "grpc"])
     parser.add_argument("--log", default="null", choices=["null", "sqlite"])
     parser.add_argument("--spans", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--connections", type=int, nargs="*", default=[32])
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES))
     args = parser.parse_args()
-    if args.serve:
-        trio.run(serve, args.serve, args.log)
+    if args.what == "serve":
+        trio.run(serve, *args.rest)
         return
-    say(f"Python {platform.python_version()}, {os.cpu_count()} cores, kernel {KERNEL}, log {args.log}, ", end="")
-    say(f"{args.connections} connections\n")
-    say("| | spans a request | bytes | CPU µs a request | CPU µs a span | spans/s | p99 ms | peak RSS MB |")
-    say("|---|---|---|---|---|---|---|---|")
-    for protocol in args.protocol:
-        for spans in args.spans:
-            measure(protocol, args.log, spans, connections=args.connections, seconds=args.seconds)
+    say(f"Python {platform.python_version()}, {os.cpu_count()} cores, kernel {KERNEL}\n")
+    cases = [
+        Case(protocol, spans, connections, args.seconds)
+        for protocol in args.protocol
+        for connections in args.connections
+        for spans in args.spans
+    ]
+    if args.what == "transport":
+        transport(cases, args.log)
+    elif args.what == "head":
+        head(args.spans)
+    elif args.what == "kafka":
+        into_kafka(cases, args.sides)
+    else:
+        for protocol in args.protocol:
+            overload(protocol, args.seconds)
 
 
 if __name__ == "__main__":

@@ -186,10 +186,11 @@ class Retention(Protocol):
 class IntakeDoor(Protocol):
     """What a collector hands its spans to."""
 
-    async def accept(self, traces_data: bytes, *, size_bytes: int) -> "Accepted":
-        """Put OTLP TracesData into the log, split by trace; returns when that is durable.
+    async def accept(self, body: bytes, *, size_bytes: int, encoding: str = "otlp_proto") -> "Accepted":
+        """Put a body's spans into the log, split by trace; returns when that is durable.
 
-        Where the operator has it so (`intake.acknowledge: accepted`) it returns before.
+        Where the operator has it so (`intake.acknowledge: accepted`) it returns before. `encoding` is one of
+        core.codec.transcode's, by default OTLP TracesData.
 
         `size_bytes` counts against the intake's bound. Raises DecodeError (nothing was taken), Overloaded,
         SourceUnavailable (the sender must send again; repeats are removed).
@@ -205,7 +206,7 @@ class Accepted(Protocol):
 
     @property
     def rejected(self) -> int:
-        """Spans refused for what they are (a bad id, say); the others went in."""
+        """Spans refused for what they are (a bad id, or not readable in their encoding); the others went in."""
 
     @property
     def reason(self) -> str:

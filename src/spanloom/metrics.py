@@ -81,15 +81,21 @@ METRICS = {
         Metric("spanloom_ledger_appends_total", Kind.COUNTER, "records", "Ledger records appended", _PARTITION),
         Metric("spanloom_store_writes_total", Kind.COUNTER, "documents", "Documents the store made durable"),
         Metric("spanloom_store_rejected_total", Kind.COUNTER, "documents", "Documents the store will never accept"),
-        # The intake's own: accepted = produced + dropped_head + refused + waiting.
+        # The intake's own: accepted = produced + dropped_head + dropped_shed + refused + waiting.
         Metric("spanloom_intake_spans_accepted_total", Kind.COUNTER, "spans", "Spans sent to us that could be read"),
         Metric(
             "spanloom_intake_spans_total",
             Kind.COUNTER,
             "spans",
-            "What became of them: produced (in the log), dropped_head (not sampled), refused (come back later); beside "
-            "them rejected (never accepted: a bad id)",
+            "What became of them: produced (in the log), dropped_head (not sampled), dropped_shed (not sampled because "
+            "of the load), refused (come back later); beside them rejected (never accepted: not readable, a bad id)",
             ("outcome",),
+        ),
+        Metric(
+            "spanloom_intake_sampling_factor",
+            Kind.GAUGE,
+            "ratio",
+            "What load has left of the intake's sampling: 1 where nothing is bent",
         ),
         Metric("spanloom_intake_spans_waiting", Kind.GAUGE, "spans", "Accepted spans on their way into the log"),
         Metric("spanloom_intake_waiting_bytes", Kind.GAUGE, "bytes", "Request bytes on their way into the log"),
@@ -98,6 +104,13 @@ METRICS = {
             Kind.COUNTER,
             "requests",
             "Requests with spans: accepted, rejected (malformed), refused (come back later)",
+            ("outcome",),
+        ),
+        Metric(
+            "spanloom_feed_records_total",
+            Kind.COUNTER,
+            "records",
+            "Records of the Kafka door's topic: taken, dead_lettered (not all can be read), lost (deleted unread)",
             ("outcome",),
         ),
         Metric("spanloom_http_responses_total", Kind.COUNTER, "responses", "Answers sent", ("route", "status")),

@@ -1,5 +1,6 @@
 """The intake: bounded, on its books, and discarding at the head only what it may."""
 
+import json
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -7,7 +8,7 @@ import pytest
 import trio
 
 from spanloom.actors.head_decisions import HeadDecisions
-from spanloom.actors.intake import Head, Intake
+from spanloom.actors.intake import Head, Intake, Receipt
 from spanloom.adapters.memory import MemoryCache, MemoryLog
 from spanloom.core.kernel import scan
 from spanloom.core.sampling.head import HeadSampler
@@ -58,7 +59,7 @@ async def spans_in(log: MemoryLog) -> list[bytes]:
 
 def assert_balanced(intake: Intake) -> None:
     books = intake.statistics()
-    assert books.accepted == books.produced + books.dropped_head + books.refused + books.waiting
+    assert books.accepted == books.produced + books.dropped_head + books.dropped_shed + books.refused + books.waiting
 
 
 async def test_spans_are_in_the_log_when_the_sender_is_answered() -> None:
@@ -198,6 +199,82 @@ async def test_a_cache_that_is_away_changes_nothing() -> None:
     assert 10 < len(await spans_in(logs[0])) < 40
 
 
+SEED_SPAN = {"trace_id": "a", "service_name": "s", "operation_name": "o", "start_time": 1, "duration": 1}
+
+
+async def test_spans_that_cannot_be_transcoded_are_on_the_books() -> None:
+    """Of a JSON body the bad spans are rejected, a body without a good one is malformed."""
+    log = MemoryLog(PARTITIONS)
+    intake = Intake(log, waiting_bytes_max=1 << 20)
+    good, bad = {**SEED_SPAN, "span_id": "1"}, {**SEED_SPAN, "span_id": "2", "duration": -1}
+    receipt = await intake.accept(json.dumps([bad, good, bad]).encode(), size_bytes=1, encoding="seed_json")
+    assert (receipt.accepted, receipt.rejected, "$[0].duration" in receipt.reason) == (1, 2, True)
+    with pytest.raises(DecodeError):
+        await intake.accept(json.dumps([bad]).encode(), size_bytes=1, encoding="seed_json")
+    books = intake.statistics()
+    assert (books.accepted, books.rejected, books.requests, books.requests_malformed) == (1, 2, 1, 1)
+    assert_balanced(intake)
+
+
+async def test_records_have_a_fate_each_and_are_appended_at_once() -> None:
+    """A record that cannot be read costs the others nothing; spans of one trace go in as one record."""
+    log = MemoryLog(PARTITIONS)
+    intake = Intake(log, waiting_bytes_max=1 << 20)
+    values = [traces_data([Sp(1, 1)]), b"junk", traces_data([Sp(1, 2), Sp(2, 3)])]
+    first, second, third = await intake.accept_records(values, encoding="otlp_proto")
+    assert isinstance(second, DecodeError)
+    assert (first, third) == (Receipt(1, 0, ""), Receipt(2, 0, ""))
+    assert [int.from_bytes(span, "big") for span in await spans_in(log)] == [1, 2, 3]
+    assert sum([await log.end_offset(number) for number in range(PARTITIONS)]) == 2
+    books = intake.statistics()
+    assert (books.accepted, books.produced, books.requests, books.requests_malformed) == (3, 3, 1, 1)
+
+
+async def test_records_are_bounded_and_counted_like_requests() -> None:
+    """Above the bound they are refused, and so are those whose log is away."""
+
+    async def away(call: str) -> None:
+        if call == "append:before":
+            raise SourceUnavailable("away")
+
+    intake = Intake(MemoryLog(PARTITIONS, faults=away), waiting_bytes_max=10)
+    with pytest.raises(SourceUnavailable):
+        await intake.accept_records([traces_data([Sp(1, 1)])], encoding="otlp_proto")
+    books = intake.statistics()
+    assert (books.accepted, books.refused, books.requests_refused, books.waiting_bytes) == (1, 1, 1, 0)
+    assert_balanced(intake)
+
+
+async def test_what_load_sheds_is_on_the_books_apart() -> None:
+    """Nothing is discarded until the intake bends; then a share goes, errors stay, and no cache is asked."""
+    log = MemoryLog(PARTITIONS)
+    intake = Intake(log, waiting_bytes_max=1 << 20, head=Head(HeadSampler(1.0)))
+    spans = [Sp(number, number, error=number % 10 == 0) for number in range(1, 201)]
+    await send(intake, *spans)
+    assert intake.statistics().dropped_shed == 0
+    intake.bend(1 / 8)
+    await send(intake, *spans)
+    books = intake.statistics()
+    assert (books.dropped_head, books.sampling_factor) == (0, 1 / 8)
+    assert 120 < books.dropped_shed < 180
+    assert books.produced == len(await spans_in(log)) == 400 - books.dropped_shed
+    assert_balanced(intake)
+    intake.bend(1.0)
+    await send(intake, *spans)
+    assert intake.statistics().dropped_shed == books.dropped_shed
+
+
+async def test_a_bent_head_probability_is_told_from_what_it_would_have_dropped_anyway() -> None:
+    """What the probability drops is dropped_head, what the load drops beyond it dropped_shed."""
+    intake = Intake(MemoryLog(PARTITIONS), waiting_bytes_max=1 << 20, head=sampling(0.5))
+    intake.bend(1 / 4)
+    await send(intake, *(Sp(number, number) for number in range(1, 401)))
+    books = intake.statistics()
+    assert 160 < books.dropped_head < 240
+    assert 110 < books.dropped_shed < 190
+    assert_balanced(intake)
+
+
 def failing(rng: Random) -> Callable[[str], Awaitable[None]]:
     """Now and then a call fails before or after its effect, or takes its time."""
 
@@ -219,6 +296,7 @@ async def test_the_books_balance_at_every_moment(seed: int, autojump_clock: trio
     rng = Random(seed)
     log = MemoryLog(PARTITIONS, faults=failing(rng))
     intake = Intake(log, waiting_bytes_max=3000, head=sampling(rng.choice([0.0, 0.5, 1.0])))
+    intake.bend(rng.choice([1.0, 0.5]))
     outcomes = {"sent": 0, "answered": 0}
 
     async def sender(number: int) -> None:
@@ -251,5 +329,5 @@ async def test_the_books_balance_at_every_moment(seed: int, autojump_clock: trio
         looking.cancel_scope.cancel()
     books = intake.statistics()
     assert books.waiting == books.waiting_bytes == 0
-    assert books.produced + books.dropped_head == outcomes["answered"]
+    assert books.produced + books.dropped_head + books.dropped_shed == outcomes["answered"]
     assert len(await spans_in(log)) >= books.produced

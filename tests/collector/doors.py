@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from spanloom.core.codec.transcode import OTLP_PROTO, transcode
 from spanloom.core.kernel import split_by_trace
 from spanloom.errors import SpanloomError
 
@@ -22,10 +23,12 @@ class FakeDoor:
     failure: SpanloomError | None = None
     requests: list[bytes] = field(default_factory=list)
 
-    async def accept(self, traces_data: bytes, *, size_bytes: int) -> Taken:
-        assert size_bytes == len(traces_data)
+    async def accept(self, body: bytes, *, size_bytes: int, encoding: str = OTLP_PROTO) -> Taken:
+        assert size_bytes == len(body)
         if self.failure:
             raise self.failure
-        split = split_by_trace(traces_data)
+        transcoded = transcode(encoding, body)
+        split = split_by_trace(transcoded.traces_data)
         self.requests.append(b"".join(part for _, part in split.parts))
-        return Taken(split.span_count, split.rejected, split.reason)
+        rejected = split.rejected + transcoded.rejected
+        return Taken(split.span_count, rejected, transcoded.reason or split.reason)

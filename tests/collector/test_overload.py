@@ -16,6 +16,7 @@ from spanloom.adapters.http import open_listeners, serve_http
 from spanloom.collector.otlp_grpc import otlp_methods
 from spanloom.collector.otlp_http import otlp_routes
 from spanloom.core.codec.otlp import decode_spans
+from spanloom.core.codec.transcode import OTLP_PROTO
 from spanloom.core.http_routes import Router
 from spanloom.errors import Overloaded, SourceUnavailable, SpanloomError
 from tests.collector.doors import FakeDoor, Taken
@@ -24,11 +25,11 @@ from tests.collector.doors import FakeDoor, Taken
 class DoorThatOpensLater(FakeDoor):
     """Turns the first request away."""
 
-    async def accept(self, traces_data: bytes, *, size_bytes: int) -> Taken:
+    async def accept(self, body: bytes, *, size_bytes: int, encoding: str = OTLP_PROTO) -> Taken:
         failure, self.failure = self.failure, None
         if failure:
             raise failure
-        return await super().accept(traces_data, size_bytes=size_bytes)
+        return await super().accept(body, size_bytes=size_bytes, encoding=encoding)
 
 
 def some_spans() -> list[ReadableSpan]:

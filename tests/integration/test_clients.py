@@ -135,3 +135,12 @@ def test_head_sampling_drops_at_the_door_and_says_so(tmp_path: Path) -> None:
     counts = dict(line.rsplit(" ", 1) for line in lines if line.startswith("spanloom_intake_spans_total"))
     assert counts['spanloom_intake_spans_total{outcome="produced"}'] == "1"
     assert counts['spanloom_intake_spans_total{outcome="dropped_head"}'] == "2"
+
+
+def test_a_node_that_bends_to_its_load_takes_spans_and_says_how_far(tmp_path: Path) -> None:
+    """With adaptive sampling the factor is a metric, and what is accepted is produced or shed, nothing else."""
+    settings = {**FOR_KILLS, "sampling.adaptive": "both"}
+    with running(tmp_path / "data", settings) as node:
+        assert node.post("/v1/traces", traces_data([Sp(1, 1), Sp(2, 2)]), "application/x-protobuf")[0] == 200
+        assert 1 / 64 <= node.metric("spanloom_intake_sampling_factor") <= 1
+        assert node.metric("spanloom_intake_spans_total") == node.metric("spanloom_intake_spans_accepted_total") == 2

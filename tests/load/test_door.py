@@ -38,7 +38,7 @@ async def test_a_request_has_the_fate_that_the_door_gave_it(autojump_clock: trio
         def __init__(self, error: Exception) -> None:
             self.error = error
 
-        async def accept(self, traces_data: bytes, *, size_bytes: int) -> "Receipt":
+        async def accept(self, body: bytes, *, size_bytes: int, encoding: str = "") -> "Receipt":
             await trio.lowlevel.checkpoint()
             raise self.error
 

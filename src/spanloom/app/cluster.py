@@ -24,34 +24,39 @@ from spanloom.actors.context import Board, PartitionSettings, World
 from spanloom.actors.housekeeping import watch_lag
 from spanloom.actors.partition import run_partition
 from spanloom.actors.supervisor import ChildSpec, Restart, supervise
-from spanloom.adapters.kafka.handle import Handle
+from spanloom.adapters.kafka.clients import open_consumers, open_member
 from spanloom.adapters.kafka.ledger import KafkaLedger
 from spanloom.adapters.kafka.log import KafkaLog
-from spanloom.adapters.kafka.member import KafkaMember
+from spanloom.adapters.kafka.member import Member
 from spanloom.adapters.kafka.outlet import KafkaOutlet
 from spanloom.adapters.kafka.publisher import Publisher
-from spanloom.adapters.kafka.reader import Fetchers
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.source import KafkaSource
 from spanloom.adapters.kafka.topics import TopicFacts, Topics
+from spanloom.adapters.memory import MemoryStore
 from spanloom.app.backends import drop_old_days, open_cache, open_store
 from spanloom.app.doors import intake_servers
 from spanloom.app.node import (
     Node,
     Role,
     drain,
+    http_server,
     make_node,
     make_world,
     partition_settings,
     query_server,
 )
 from spanloom.config import Config, KafkaConfig, client_properties
+from spanloom.core.http_routes import Router
 from spanloom.errors import LedgerUnavailable, OutletUnavailable, SourceUnavailable, Unavailable
 from spanloom.model import DEAD_LETTERS, LEDGER, POLICIES, SAMPLING_DECISIONS, SPANS, TRACES_COMPLETE
+from spanloom.query.health import health_routes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 LINGER_MS = 10  # design, section 2; a ledger record does not wait: reading does, for it
+
+STORING = frozenset({Role.AGGREGATOR, Role.QUERY})  # a collector has no store, and no folder
 
 
 def kafka_settings(config: KafkaConfig, environ: Mapping[str, str]) -> KafkaSettings:
@@ -68,6 +73,7 @@ def kafka_settings(config: KafkaConfig, environ: Mapping[str, str]) -> KafkaSett
             DEAD_LETTERS: config.dead_letters,
             POLICIES: config.policies,
         },
+        reader=config.consumer,
         client=client_properties(config.client_file, environ),
     )
 
@@ -78,11 +84,11 @@ async def run_cluster(config: Config, roles: frozenset[Role], *, task_status: tr
     topics = Topics(kafka)
     facts = await trio.to_thread.run_sync(topics.look)
     protocol = await trio.to_thread.run_sync(topics.group_protocol)
-    with _open_cluster(config, kafka, facts, protocol) as parts:
+    with open_cluster(config, kafka, facts, protocol, roles=roles) as parts:
         board = Board(facts.partition_count)
         board.expect([])
         node = make_node(config, board, parts.world)
-        children = [query_server(node, parts.world), *_role_children(node, parts, settings, roles)]
+        children = [_server(node, parts.world, roles), *_role_children(node, parts, settings, roles)]
         async with trio.open_nursery() as nursery:
             await nursery.start(supervise, children, node.budgets[0])
             log.info("ready", ports=node.ports, roles=sorted(role.value for role in roles), group=kafka.group)
@@ -98,12 +104,17 @@ class _Cluster:
     """What is open."""
 
     world: World
-    member: KafkaMember
+    member: Member
 
 
 @contextmanager
-def _open_cluster(
-    config: Config, kafka: KafkaSettings, facts: TopicFacts, protocol: Mapping[str, str]
+def open_cluster(
+    config: Config,
+    kafka: KafkaSettings,
+    facts: TopicFacts,
+    protocol: Mapping[str, str],
+    *,
+    roles: frozenset[Role] = frozenset(Role),
 ) -> Iterator[_Cluster]:
     with ExitStack() as closing:
 
@@ -112,20 +123,31 @@ def _open_cluster(
             closing.callback(made.close)
             return made
 
-        consumer, spans = kafka.consumer(facts.partition_count), kafka.topic(SPANS)
-        fetchers = Fetchers(lambda: Handle(consumer))
-        closing.callback(fetchers.close)
-        member = KafkaMember({**consumer, **protocol}, spans)
+        spans = kafka.topic(SPANS)
+        consumers = open_consumers(kafka, facts.partition_count)
+        closing.callback(consumers.close)
+        member = open_member(kafka, spans, protocol)
         closing.callback(member.close)
         world = make_world(
             log=KafkaLog(publisher(SourceUnavailable, LINGER_MS), spans, facts.partition_count),
-            source=KafkaSource(fetchers, member, spans, incarnation=facts.incarnation),
-            ledger=KafkaLedger(publisher(LedgerUnavailable, 0), fetchers, kafka.topic(LEDGER)),
-            store=closing.enter_context(open_store(config, facts.partition_count)),
+            source=KafkaSource(consumers, member, spans, incarnation=facts.incarnation),
+            ledger=KafkaLedger(publisher(LedgerUnavailable, 0), consumers, kafka.topic(LEDGER)),
+            store=closing.enter_context(open_store(config, facts.partition_count))
+            if roles & STORING
+            else MemoryStore(),
             outlet=KafkaOutlet(publisher(OutletUnavailable, LINGER_MS), kafka.topics),
             cache=closing.enter_context(open_cache(config.redis)),
+            threads=trio.CapacityLimiter(len(os.sched_getaffinity(0))),
         )
         yield _Cluster(world, member)
+
+
+def _server(node: Node, world: World, roles: frozenset[Role]) -> ChildSpec:
+    """What answers: for traces, or where there are none for health and metrics alone."""
+    if Role.QUERY in roles:
+        return query_server(node, world)
+    health = Router(health_routes(unready=node.unready, metrics=node.metrics))
+    return http_server(node, "query", node.config.http.query_port, health)
 
 
 def _role_children(node: Node, parts: _Cluster, settings: PartitionSettings, roles: frozenset[Role]) -> list[ChildSpec]:
@@ -138,7 +160,7 @@ def _role_children(node: Node, parts: _Cluster, settings: PartitionSettings, rol
     else:
         node.drained.set()
     if Role.INTAKE in roles:
-        children += intake_servers(node)
+        children += intake_servers(node, parts.world)
     return children
 
 

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import trio
 
 from spanloom.actors.intake import Intake
-from spanloom.adapters.kafka.handle import Handle, Place
+from spanloom.adapters.kafka.clients import open_consumers, open_member
+from spanloom.adapters.kafka.handle import Place
 from spanloom.adapters.kafka.log import KafkaLog
-from spanloom.adapters.kafka.member import KafkaMember
+from spanloom.adapters.kafka.member import Member
 from spanloom.adapters.kafka.publisher import Publisher
-from spanloom.adapters.kafka.reader import Fetchers, KafkaReader, to_record
+from spanloom.adapters.kafka.reader import Consumers
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.topics import Topics
 from spanloom.errors import ConfigError, DecodeError, SourceUnavailable
@@ -39,20 +40,22 @@ class Letter:
 
 
 class Topic(NamedTuple):
-    """Where the letters lie."""
+    """Where the letters lie, and the way back to it."""
 
     name: str
     partition_count: int
+    log: KafkaLog
 
 
 class DeadLetters:
     """The topic, its bookmark, and the way back."""
 
-    def __init__(self, fetchers: Fetchers, member: KafkaMember, log: KafkaLog, topic: Topic) -> None:
-        self._fetchers = fetchers
+    def __init__(self, consumers: Consumers, member: Member, log: KafkaLog, topic: Topic) -> None:
+        self._consumers = consumers
         self._member = member
         self._log = log
         self._topic = topic.name
+        self._letters = topic.log
         self._partition_count = topic.partition_count
         self._intake = Intake(log, waiting_bytes_max=WAITING_BYTES_MAX)
 
@@ -71,10 +74,10 @@ class DeadLetters:
                 yield letter
 
     async def _of(self, partition: int, *, from_start: bool) -> AsyncIterator[Letter]:
-        marks = await self._fetchers.watermarks(self._topic, partition)
+        marks = await self._consumers.watermarks(self._topic, partition)
         done = None if from_start else await self._member.committed(partition)
         at = max(marks.low, done.offset if done else 0)
-        reader = KafkaReader(self._fetchers, Place(self._topic, partition, at), to_record, steps_over_gaps=True)
+        reader = self._consumers.read(Place(self._topic, partition, at), steps_over_gaps=True)
         try:
             while at < marks.high:
                 for record in await reader.receive():
@@ -86,8 +89,16 @@ class DeadLetters:
                 await reader.aclose()
 
     async def _send(self, letter: Letter) -> None:
-        """Through the door if it can be read; else as it came, to where it came from: who reads it may have learnt."""
-        record = letter.record
+        """Through the door if it can be read; else as it came, to where it came from: who reads it may have learnt.
+
+        What the Kafka door has refused cannot go back to a topic that is others'; it becomes a letter anew.
+        """
+        record, encoding = letter.record, letter.header("source-encoding")
+        if encoding:
+            (outcome,) = await self._intake.accept_records([record.value], encoding=encoding)
+            if isinstance(outcome, DecodeError) or outcome.rejected:
+                await self._letters.append([(letter.partition, Message(record.key, record.value, record.headers))])
+            return
         try:
             await self._intake.accept(record.value, size_bytes=len(record.value))
         except DecodeError:
@@ -104,13 +115,14 @@ def open_dead_letters(settings: KafkaSettings) -> Iterator[DeadLetters]:
     letters, spans = topics.describe(settings.topic(DEAD_LETTERS)), topics.look()
     if letters is None:
         raise ConfigError(f"kafka: expected a topic {settings.topic(DEAD_LETTERS)}, found none")
-    ours = replace(settings, group=f"{settings.group}-dead-letters").consumer(letters.partition_count)
+    ours = replace(settings, group=f"{settings.group}-dead-letters")
     with ExitStack() as closing:
-        fetchers = Fetchers(lambda: Handle(ours))
-        closing.callback(fetchers.close)
-        member = KafkaMember(ours, settings.topic(DEAD_LETTERS))
+        consumers = open_consumers(ours, letters.partition_count)
+        closing.callback(consumers.close)
+        member = open_member(ours, settings.topic(DEAD_LETTERS), {})
         closing.callback(member.close)
         publisher = Publisher(settings.connection(), SourceUnavailable, linger_ms=0)
         closing.callback(publisher.close)
         log = KafkaLog(publisher, settings.topic(SPANS), spans.partition_count)
-        yield DeadLetters(fetchers, member, log, Topic(settings.topic(DEAD_LETTERS), letters.partition_count))
+        name, count = settings.topic(DEAD_LETTERS), letters.partition_count
+        yield DeadLetters(consumers, member, log, Topic(name, count, KafkaLog(publisher, name, count)))

@@ -1,12 +1,18 @@
-"""The ports that take spans: OTLP and seed JSON over HTTP, OTLP over gRPC, Zipkin's JSON; one intake behind them."""
+"""The ways in for spans: ports for OTLP and seed JSON over HTTP, OTLP over gRPC, Zipkin's JSON, and a topic of Kafka's.
+
+One intake is behind them all; what bends it under load runs beside them.
+"""
 
 from functools import partial
 from pathlib import Path
 
 import trio
 
+from spanloom.actors.context import World
+from spanloom.actors.load_watch import watch_load
 from spanloom.actors.supervisor import ChildSpec, Restart
 from spanloom.adapters.grpc import GrpcDoor, GrpcLimits, serve_grpc
+from spanloom.adapters.machine import LoadMeter
 from spanloom.adapters.tls import TlsFiles
 from spanloom.app.node import Entrance, Node, http_server
 from spanloom.collector.otlp_grpc import otlp_methods
@@ -16,11 +22,18 @@ from spanloom.collector.zipkin_http import zipkin_routes
 from spanloom.config import IntakeConfig
 from spanloom.core.bearer import BearerGate
 from spanloom.core.http_routes import Router
+from spanloom.core.sampling.adaptive import BendRule, Cause
+from spanloom.core.sampling.head import SamplingMode
 from spanloom.errors import ConfigError
 from spanloom.query.health import health_routes
 
+# Above which share of CPU or memory something gives. A head probability bends early (design, section 8); shedding what
+# the tail policies would have judged is for real overload, when the alternative is to take nothing from anybody.
+HEAD_BENDS = (0.8, 0.6)
+ALL_SHEDS = (0.95, 0.8)
 
-def intake_servers(node: Node) -> list[ChildSpec]:
+
+def intake_servers(node: Node, world: World) -> list[ChildSpec]:
     """A server for each door. Raises ConfigError for a certificate or token file that is no good."""
     http, intake = node.config.http, node.config.intake
     tls, tokens = _tls_files(intake), _tokens(intake)
@@ -34,7 +47,27 @@ def intake_servers(node: Node) -> list[ChildSpec]:
         http_server(node, "intake", http.port, otlp, entrance=entrance),
         http_server(node, "zipkin", http.zipkin_port, zipkin, entrance=entrance),
         ChildSpec("grpc", partial(_serve_grpc, node, tls, tokens), Restart.TRANSIENT),
+        *_kafka_intake(node, world),
+        *_load_watch(node),
     ]
+
+
+def _kafka_intake(node: Node, world: World) -> list[ChildSpec]:
+    if not node.config.kafka_intake.topic:
+        return []
+    from spanloom.app.kafka_intake import kafka_intake  # its client is an extra, like the cluster's
+
+    return [kafka_intake(node, world)]
+
+
+def _load_watch(node: Node) -> list[ChildSpec]:
+    sampling = node.config.sampling
+    if sampling.adaptive == "off":
+        return []
+    causes = tuple(Cause) if sampling.adaptive == "both" else (Cause(sampling.adaptive),)
+    high, low = HEAD_BENDS if sampling.mode == SamplingMode.HEAD else ALL_SHEDS
+    rule = BendRule(frozenset(causes), high=high, low=low)
+    return [ChildSpec("load", partial(watch_load, rule, LoadMeter().measure, node.intake.bend))]
 
 
 async def _serve_grpc(

@@ -90,7 +90,7 @@ async def run_embedded(config: Config, *, task_status: trio.TaskStatus[Node]) ->
         async with trio.open_nursery() as nursery:
             await nursery.start(supervise, _children(node, world, parts, settings), node.budgets[0])
             await node.board.ready.wait()  # before anything is let in: a log may have offsets to keep free
-            await nursery.start(supervise, intake_servers(node), node.budgets[2])
+            await nursery.start(supervise, intake_servers(node, world), node.budgets[2])
             log.info("ready", folder=config.data.folder, ports=node.ports, partitions=node.board.partition_count)
             task_status.started(node)
             await node.stopping.wait()

@@ -15,12 +15,14 @@ import structlog
 import trio
 
 from spanloom.actors.context import Board, PartitionSettings, PartitionStatistics, World, pass_by
+from spanloom.actors.feed import FeedStatistics
 from spanloom.actors.head_decisions import HeadDecisions
 from spanloom.actors.intake import Head, Intake, IntakeStatistics
 from spanloom.actors.supervisor import ChildSpec, Restart
 from spanloom.adapters.failpoints import VARIABLE, HalvingStore, failpoint_from
 from spanloom.adapters.grpc import GrpcCounters
 from spanloom.adapters.http import Gate, HttpCounters, HttpLimits, let_everybody_in, open_listeners, serve_http
+from spanloom.adapters.trial import survives
 from spanloom.config import Config
 from spanloom.core.assembly import Limits
 from spanloom.core.http_routes import Router
@@ -102,6 +104,8 @@ class Node:
     drained: trio.Event = field(default_factory=trio.Event)
     stopped: trio.Event = field(default_factory=trio.Event)
     servers: dict[str, trio.CancelScope] = field(default_factory=dict)
+    feed: FeedStatistics = field(default_factory=FeedStatistics)
+    draining: list[trio.Event] = field(default_factory=list)  # doors that end by themselves once `stopping` is set
 
     def stop(self) -> None:
         """Begin to stop. May be called again, and from a signal's task."""
@@ -126,7 +130,14 @@ class Node:
 
 
 def make_world(
-    *, log: SpanLog, source: SpanSource, ledger: Ledger, store: TraceStore, outlet: Outlet, cache: Cache
+    *,
+    log: SpanLog,
+    source: SpanSource,
+    ledger: Ledger,
+    store: TraceStore,
+    outlet: Outlet,
+    cache: Cache,
+    threads: trio.CapacityLimiter | None = None,
 ) -> World:
     """The world of a process: its adapters, its name, its dice and its clock; and where it dies, if a test says so."""
     process = uuid.uuid4().bytes[:8]
@@ -141,14 +152,16 @@ def make_world(
         uuid=lambda: process + uuid.uuid4().bytes[8:],
         random=random.random,
         unix_s=time.time,
+        threads=threads,
         failpoint=failpoint or pass_by,
+        survives=survives,
     )
 
 
 def make_node(config: Config, board: Board, world: World) -> Node:
     """A node that nothing runs in yet."""
     sampling = config.sampling
-    head = None
+    head = Head(HeadSampler(1.0))  # discards nothing but what overload sheds, if it may
     if sampling.mode == SamplingMode.HEAD:
         decisions = HeadDecisions(world.cache, random=world.random)
         head = Head(HeadSampler(sampling.head_probability), decisions)
@@ -196,6 +209,8 @@ async def drain(node: Node) -> None:
         node.servers[name].cancel()
     node.board.drain(node.board.expected)
     with trio.move_on_after(node.config.drain_s) as grace:
+        for door in node.draining:
+            await door.wait()
         await node.drained.wait()
         await node.intake.wait_empty()
     log.info("drained", whole=not grace.cancelled_caught)
@@ -245,6 +260,8 @@ def _samples(node: Node) -> Iterator[Sample]:
     for child, count in statistics.restarts.items():
         yield Sample("spanloom_actor_restarts_total", count, {"child": child})
     yield from _intake_samples(statistics.intake)
+    for outcome in ("taken", "dead_lettered", "lost"):
+        yield Sample("spanloom_feed_records_total", getattr(node.feed, f"records_{outcome}"), {"outcome": outcome})
     answers = sum((Counter(router.statistics()) for router in node.routers), Counter[tuple[str, int]]())
     for (route, status), count in answers.items():
         yield Sample("spanloom_http_responses_total", count, {"route": route, "status": str(status)})
@@ -259,8 +276,9 @@ def _samples(node: Node) -> Iterator[Sample]:
 
 def _intake_samples(intake: IntakeStatistics) -> Iterator[Sample]:
     yield Sample("spanloom_intake_spans_accepted_total", intake.accepted)
-    for outcome in ("produced", "dropped_head", "refused", "rejected"):
+    for outcome in ("produced", "dropped_head", "dropped_shed", "refused", "rejected"):
         yield Sample("spanloom_intake_spans_total", getattr(intake, outcome), {"outcome": outcome})
+    yield Sample("spanloom_intake_sampling_factor", intake.sampling_factor)
     yield Sample("spanloom_intake_spans_waiting", intake.waiting)
     yield Sample("spanloom_intake_waiting_bytes", intake.waiting_bytes)
     requests = {"accepted": intake.requests, "refused": intake.requests_refused, "rejected": intake.requests_malformed}

@@ -86,6 +86,13 @@ def aggregator(args: argparse.Namespace) -> int:
     return _run(clustered(read_config(args)), frozenset({Role.AGGREGATOR, Role.QUERY}))
 
 
+def collector(args: argparse.Namespace) -> int:
+    """Take spans in, and put them into Kafka, until SIGTERM or SIGINT."""
+    from spanloom.app import Role
+
+    return _run(clustered(read_config(args)), frozenset({Role.INTAKE}))
+
+
 def clustered(config: "Config") -> "Config":
     """The configuration, which must name a cluster. Raises ConfigError."""
     if not config.kafka.brokers:

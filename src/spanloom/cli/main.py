@@ -126,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_cluster(subparsers: "Subparsers") -> None:
     """The commands of the cluster deployment."""
+    text = "take spans in by every door, and put them into Kafka"
+    commands.add_config_flags(_command(subparsers, "collector", commands.collector, text))
+
     text = "a member of the group that shares Kafka's partitions"
     commands.add_config_flags(_command(subparsers, "aggregator", commands.aggregator, text))
 

@@ -12,13 +12,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from spanloom.core.codec.json_text import JsonValue
-from spanloom.core.codec.otlp_json import traces_data_from_json
 from spanloom.core.http_routes import JSON_TYPE, Route, error_status, json_response, media_type
 from spanloom.errors import DecodeError, Unavailable
 from spanloom.interfaces import Accepted, IntakeDoor
 from spanloom.model import HttpRequest, HttpResponse
 
 PROTOBUF_TYPE = "application/x-protobuf"
+_ENCODINGS = {PROTOBUF_TYPE: "otlp_proto", JSON_TYPE: "otlp_json"}
 _RPC_CODES = {400: 3, 415: 3, 503: 14}  # HTTP status -> google.rpc.Code: INVALID_ARGUMENT, UNAVAILABLE
 
 
@@ -28,22 +28,14 @@ def otlp_routes(door: IntakeDoor) -> list[Route]:
     async def export(request: HttpRequest, _: Mapping[str, str]) -> HttpResponse:
         encoding = media_type(request)
         try:
-            traces_data = _traces_data(request, encoding)
-            accepted = await door.accept(traces_data, size_bytes=len(traces_data))
+            if encoding not in _ENCODINGS:
+                raise DecodeError("content_type", f"{PROTOBUF_TYPE}, {JSON_TYPE}", encoding[:80] or "none")
+            accepted = await door.accept(request.body, size_bytes=len(request.body), encoding=_ENCODINGS[encoding])
         except (DecodeError, Unavailable) as error:
             return _failure(error, encoding)
         return _success(accepted, encoding)
 
     return [Route("POST", "/v1/traces", export)]
-
-
-def _traces_data(request: HttpRequest, encoding: str) -> bytes:
-    match encoding:
-        case "application/x-protobuf":
-            return request.body
-        case "application/json":
-            return traces_data_from_json(request.body)
-    raise DecodeError("content_type", f"{PROTOBUF_TYPE}, {JSON_TYPE}", encoding[:80] or "none")
 
 
 def _success(accepted: Accepted, encoding: str) -> HttpResponse:

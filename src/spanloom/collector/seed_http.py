@@ -6,7 +6,6 @@ log; those that cannot be read are counted and the first one's fault is named.
 
 from collections.abc import Mapping
 
-from spanloom.core.codec.seed_json import traces_data_from_seed
 from spanloom.core.http_routes import Route, json_response
 from spanloom.interfaces import IntakeDoor
 from spanloom.model import HttpRequest, HttpResponse
@@ -16,15 +15,7 @@ def seed_routes(door: IntakeDoor) -> list[Route]:
     """The one route of the seed's JSON spans."""
 
     async def post_spans(request: HttpRequest, _: Mapping[str, str]) -> HttpResponse:
-        batch = traces_data_from_seed(request.body)
-        accepted = await door.accept(batch.traces_data, size_bytes=len(batch.traces_data))
-        return json_response(
-            200,
-            {
-                "accepted": accepted.accepted,
-                "rejected": batch.rejected + accepted.rejected,
-                "reason": batch.reason or accepted.reason,
-            },
-        )
+        taken = await door.accept(request.body, size_bytes=len(request.body), encoding="seed_json")
+        return json_response(200, {"accepted": taken.accepted, "rejected": taken.rejected, "reason": taken.reason})
 
     return [Route("POST", "/v1/spans", post_spans)]

@@ -6,7 +6,6 @@ too, and the answer, which Zipkin leaves empty, counts them and names the first 
 
 from collections.abc import Mapping
 
-from spanloom.core.codec.zipkin_json import traces_data_from_zipkin
 from spanloom.core.http_routes import JSON_TYPE, Route, json_response, media_type
 from spanloom.errors import DecodeError
 from spanloom.interfaces import IntakeDoor
@@ -24,11 +23,9 @@ def zipkin_routes(door: IntakeDoor) -> list[Route]:
     async def post_spans(request: HttpRequest, _: Mapping[str, str]) -> HttpResponse:
         if media_type(request) in _OTHERS:
             raise DecodeError("content_type", JSON_TYPE, media_type(request))
-        batch = traces_data_from_zipkin(request.body)
-        accepted = await door.accept(batch.traces_data, size_bytes=len(batch.traces_data))
-        rejected = batch.rejected + accepted.rejected
-        if rejected:
-            return json_response(202, {"rejected": rejected, "reason": batch.reason or accepted.reason})
+        taken = await door.accept(request.body, size_bytes=len(request.body), encoding="zipkin_json")
+        if taken.rejected:
+            return json_response(202, {"rejected": taken.rejected, "reason": taken.reason})
         return HttpResponse(202, (), b"")
 
     return [Route("POST", "/api/v2/spans", post_spans)]

@@ -22,6 +22,7 @@ from spanloom.config.kinds import (
     urls,
     whole,
 )
+from spanloom.core.codec.transcode import ENCODINGS
 
 T = TypeVar("T")
 
@@ -252,6 +253,12 @@ class SamplingConfig:
     head_probability: float = option(
         0.01, probability(), "Of a trace to be kept in mode head; every node keeps the same ones."
     )
+    adaptive: str = option(
+        "off",
+        one_of("off", "cpu", "memory", "both"),
+        "The load that the intake bends to. head: above 0.8 head_probability is halved, and again; else from 0.95 on "
+        "half of all traces is shed, and again. Below 0.6 and 0.8 it comes back. Errors always pass.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +282,11 @@ class KafkaConfig:
         text_or_nothing("the path of a file"),
         "Properties every client is given: `security.protocol`, `sasl.*`, ...",
     )
+    consumer: str = option(
+        "auto",
+        one_of("native", "portable", "auto"),
+        "How records are read. portable: by the Python client, which costs more CPU; auto: so where native cannot do.",
+    )
     session_s: float = option(
         6.0,
         seconds(1, 600),
@@ -291,6 +303,27 @@ class KafkaConfig:
     )
     dead_letters: str = option("spans-dead-letter", text("a topic"), "What cannot be read or stored, as it came.")
     policies: str = option("spanloom-policies", text("a topic"), "Versions of the sampling policies.")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaIntakeConfig:
+    """A topic that others fill, as a door beside the ports: any keys; its spans are split, keyed and put into the log.
+
+    At least once; what comes twice is removed when traces are put together. What cannot be read goes to the dead
+    letters. Processes of one group share the partitions; a new group reads from the topic's beginning.
+    """
+
+    topic: str = option("", text_or_nothing("a topic"), "Taken from; it must not be one of spanloom's own.")
+    encoding: str = option(
+        "otlp_proto", one_of(*ENCODINGS), "How its records are written; the names are the OpenTelemetry Collector's."
+    )
+    group: str = option("spanloom-intake", text("a group id"), "The consumer group, whose offsets count.")
+    brokers: str = option(
+        "", text_or_nothing("host:port, several with commas between"), "Where the topic is, if not at kafka.brokers."
+    )
+    client_file: str = option(
+        "", text_or_nothing("the path of a file"), "As kafka.client_file, where brokers is given here."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +398,7 @@ class Config:
     assembly: AssemblyConfig = field(default_factory=AssemblyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     kafka: KafkaConfig = field(default_factory=KafkaConfig)
+    kafka_intake: KafkaIntakeConfig = field(default_factory=KafkaIntakeConfig)
     elasticsearch: ElasticsearchConfig = field(default_factory=ElasticsearchConfig)
     redis: RedisConfig = field(default_factory=RedisConfig)
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)

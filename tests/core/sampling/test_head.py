@@ -1,5 +1,6 @@
 """Head sampling: what passes, what does not, and what it remembers."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,9 +12,11 @@ from spanloom.core.codec.otlp import decode_spans
 from spanloom.core.kernel import scan, split_by_trace
 from spanloom.core.sampling.head import (
     HeadSampler,
+    Sifted,
     decision_from_bytes,
     decision_to_bytes,
     errors_of,
+    marked,
     randomness,
 )
 from tests.core.otlp_bytes import Universe, Writer
@@ -88,9 +91,9 @@ def test_a_remembered_no_holds_but_for_errors() -> None:
     sampler = HeadSampler(1.0)
     parts = split_by_trace(traces_data([Sp(1, 1)])).parts
     known = {parts[0][0]: False}
-    assert sampler.sift(parts, known) == ([], 0, {})
+    assert sampler.sift(parts, known)[:3] == ([], 0, {})
     errors = split_by_trace(traces_data([Sp(1, 2, error=True)])).parts
-    assert sampler.sift(errors, known) == (errors, 1, {parts[0][0]: True})
+    assert sampler.sift(errors, known)[1:3] == (1, {parts[0][0]: True})
 
 
 def test_a_lower_probability_keeps_a_subset() -> None:
@@ -119,6 +122,80 @@ def test_an_error_in_a_padded_varint_is_an_error(value: str, tag: str) -> None:
     scope = b"\x12" + bytes((len(span),)) + span
     resource = b"\x12" + bytes((len(scope),)) + scope
     assert errors_of(b"\x0a" + bytes((len(resource),)) + resource)[1] == 1
+
+
+def states_of(sifted: Sifted) -> list[str]:
+    return [
+        span.trace_state
+        for _, part in sifted.parts
+        for span in TracesData.FromString(part).resource_spans[0].scope_spans[0].spans
+    ]
+
+
+@pytest.mark.parametrize(
+    ("r", "before", "after"),
+    [
+        (HALF, "", "ot=th:8"),
+        (HALF, "vendor=1", "ot=th:8,vendor=1"),
+        (HALF, "ot=th:4", "ot=th:8"),
+        (HALF, "ot=th:c", "ot=th:c"),
+        (0, "ot=th:c;rv:ffffffffffffff,vendor=1", "ot=rv:ffffffffffffff;th:c,vendor=1"),
+        (HALF, "not well-formed", "not well-formed"),
+    ],
+)
+def test_what_passes_says_how_many_it_stands_for(r: int, before: str, after: str) -> None:
+    """A kept span carries the threshold it passed, or the stricter one of who sampled before."""
+    sifted = HeadSampler(0.5).sift([(trace(r), with_state(before, trace(r)))], {})
+    assert states_of(sifted) == [after]
+
+
+def test_an_error_stands_for_itself_and_what_follows_it_for_nobody_knows_how_many() -> None:
+    """An error that passes by exception was certain to; a later span of its trace carries no threshold at all."""
+    sampler, trace_id = HeadSampler(0.5), trace(1)
+    data = TracesData.FromString(with_state("ot=th:4", trace_id))
+    data.resource_spans[0].scope_spans[0].spans[0].status.code = 2  # type: ignore[assignment]
+    error = sampler.sift([(trace_id, data.SerializeToString())], {})
+    assert states_of(error) == ["ot=th:4"]
+    later = sampler.sift([(trace_id, with_state("ot=th:4", trace_id))], error.decided)
+    assert states_of(later) == [""]
+    assert states_of(sampler.sift([(trace_id, with_state("", trace_id))], {trace_id: True})) == [""]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_marking_changes_tracestates_alone_and_the_same_way_each_time(seed: int) -> None:
+    """A span sent again is marked to the same bytes; everything else of it is as it was."""
+    for _, part in split_by_trace(Writer(Random(seed), Universe(traces=3, spans=20)).traces_data()).parts:
+        once = marked(part, HALF)
+        assert marked(part, HALF) == once
+        before, after = decode_spans(part), decode_spans(once)
+        assert [replace(span, content=0) for span in after] == [replace(span, content=0) for span in before]
+
+
+def test_under_load_a_share_of_what_would_pass_does() -> None:
+    """Bent to a quarter, a sampler keeps a subset, counts what it shed apart, and keeps all again when load is gone."""
+    parts = split_by_trace(traces_data([Sp(number, each) for number in range(1, 300) for each in (1, 2)])).parts
+    sampler = HeadSampler(0.5)
+    before = sampler.sift(parts, {})
+    sampler.bend(0.25)
+    bent = sampler.sift(parts, {})
+    sampler.bend(1.0)
+    assert sampler.sift(parts, {}) == before
+    assert {trace_id for trace_id, _ in bent.parts} < {trace_id for trace_id, _ in before.parts}
+    assert bent.shed_count == before.span_count - bent.span_count
+    assert 20 < len(bent.parts) < 60
+    assert (before.shed_count, sampler.factor) == (0, 1.0)
+    assert states_of(bent)[0] == "ot=th:e"
+
+
+def test_under_load_errors_pass() -> None:
+    """What is shed is never an error."""
+    sampler = HeadSampler(1.0)
+    assert sampler.keeps_all
+    sampler.bend(1 / 64)
+    parts = split_by_trace(traces_data([Sp(n, e, error=e == 2) for n in range(1, 100) for e in (1, 2)])).parts
+    sifted = sampler.sift(parts, {})
+    assert sum(span.error for _, part in sifted.parts for span in scan(part)) == 99
+    assert sifted.shed_count == 198 - sifted.span_count > 80
 
 
 def test_a_decision_is_read_back_from_a_cache() -> None:

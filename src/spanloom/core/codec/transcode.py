@@ -22,6 +22,7 @@ _ENCODINGS: Mapping[str, Callable[[bytes], Transcoded]] = {
 }
 
 ENCODINGS = tuple(_ENCODINGS)
+OTLP_PROTO = "otlp_proto"  # what needs no transcoding
 
 
 def transcode(encoding: str, value: bytes) -> Transcoded:

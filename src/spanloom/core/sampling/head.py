@@ -3,8 +3,8 @@
 Keep a trace iff R >= T: R is `rv` of its spans' tracestate where it has one, else the low 56 bits of its id;
 T = (1 - p) x 2^56. So every node agrees without talking, and a lower p keeps a subset. Spans of status ERROR always
 pass. What was decided before, here or on another node, goes before what would be decided now, so that a trace whose
-p has changed is not torn; but a "no" gives way to an error. Sources: the OpenTelemetry specification, "TraceState:
-Probability Sampling"; OTEP 235.
+p has changed is not torn; but a "no" gives way to an error. What passes carries the threshold it passed. Sources: the
+OpenTelemetry specification, "TraceState: Probability Sampling"; OTEP 235.
 """
 
 import re
@@ -17,8 +17,11 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from spanloom.core import kernel
 from spanloom.core._pure.wire import Placed, frame, read_traces_data
+from spanloom.core.sampling.threshold import with_threshold
+from spanloom.model import THRESHOLD_UNKNOWN
 
 RANDOM_BYTES = 7  # R has 56 bits
+ALWAYS = 0  # the threshold that everything passes
 RANDOMNESS_END = 1 << (8 * RANDOM_BYTES)
 
 # `rv` in the value of tracestate's member `ot`: fields are parted by `;`, members by `,`.
@@ -40,34 +43,83 @@ class Sifted(NamedTuple):
     parts: list[tuple[bytes, bytes]]  # trace id, TracesData
     span_count: int  # in the parts
     decided: dict[bytes, bool]  # what was not known before, by trace id
+    shed_count: int = 0  # spans left out that would have passed, were it not for the load
 
 
 class HeadSampler:
-    """Keeps the traces of one probability."""
+    """Keeps the traces of one probability, or under load of a share of it."""
 
     def __init__(self, probability: float) -> None:
         """*probability* in [0, 1]."""
-        self._threshold = round((1 - probability) * RANDOMNESS_END)
+        self._probability = probability
+        self._factor = 1.0
+        self._threshold = self._bent = _threshold_of(probability)
+
+    def bend(self, factor: float) -> None:
+        """From now on keep only that share, in (0, 1], of the traces that would be kept."""
+        self._factor = factor
+        self._bent = _threshold_of(self._probability * factor)
+
+    @property
+    def factor(self) -> float:
+        """What `bend` was last told."""
+        return self._factor
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether everything passes: then there is nothing to sift."""
+        return self._bent == 0
 
     def sift(self, parts: Sequence[tuple[bytes, bytes]], known: Mapping[bytes, bool]) -> Sifted:
         """Take what passes of *parts*, one a trace; *known* are earlier decisions."""
         kept: list[tuple[bytes, bytes]] = []
         decided: dict[bytes, bool] = {}
-        span_count = 0
+        span_count = shed_count = 0
         for trace_id, spans in parts:
-            sampled = known.get(trace_id)
+            sampled, value = known.get(trace_id), randomness(trace_id, spans)
+            shed = sampled is None and self._threshold <= value < self._bent
             if sampled is None:
-                sampled = decided[trace_id] = randomness(trace_id, spans) >= self._threshold
+                sampled = decided[trace_id] = value >= self._bent
             if sampled:
-                kept.append((trace_id, spans))
-                span_count += len(kernel.scan(spans))
+                # What only an earlier decision lets in came by a threshold that we do not know.
+                threshold = self._bent if value >= self._bent else THRESHOLD_UNKNOWN
+                kept.append((trace_id, marked(spans, threshold)))
+                span_count += _count(spans)
                 continue
             errors, error_count = errors_of(spans)
             if error_count:
-                kept.append((trace_id, errors))
+                kept.append((trace_id, marked(errors, ALWAYS)))
                 span_count += error_count
                 decided[trace_id] = True  # spans that come from now on show what led to the error
-        return Sifted(kept, span_count, decided)
+            if shed:
+                shed_count += _count(spans) - error_count
+        return Sifted(kept, span_count, decided, shed_count)
+
+
+def _count(spans: bytes) -> int:
+    """By the splitter, which makes no object a span."""
+    return kernel.split_by_trace(spans).span_count
+
+
+def _threshold_of(probability: float) -> int:
+    return round((1 - probability) * RANDOMNESS_END)
+
+
+def marked(spans: bytes, threshold: int) -> bytes:
+    """The same spans, with `ot=th` in their tracestate: who counts them knows how many each stands for.
+
+    What a stricter sampler wrote before us stands. The same bytes always give the same, so that a span sent again is
+    still known as a duplicate; TracesData that protobuf cannot read stay as they are.
+    """
+    try:
+        data = trace_pb2.TracesData.FromString(spans)
+    except ProtobufError:
+        return spans
+    for resource in data.resource_spans:
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                span.trace_state = with_threshold(span.trace_state, threshold)
+    return data.SerializeToString()
 
 
 def randomness(trace_id: bytes, spans: bytes) -> int:
@@ -104,11 +156,13 @@ def errors_of(spans: bytes) -> tuple[bytes, int]:
 
 
 def _may_hold_error(spans: bytes) -> bool:
-    """Whether the bytes of a status code 2 stand anywhere: its tag is 18 or begins with 98, its value 02 or with 82.
+    """Whether the bytes of a status code 2 stand anywhere: the tag 18 with 02, or 82 and more; or that tag padded.
 
     Saves most scans; where it says no, there is none.
     """
-    return b"\x18\x02" in spans or b"\x18\x82" in spans or b"\x98" in spans
+    if b"\x18\x02" in spans or b"\x18\x82" in spans:
+        return True
+    return b"\x98" in spans and (b"\x98\x00" in spans or b"\x98\x80" in spans)  # one byte is looked for much faster
 
 
 def decision_to_bytes(sampled: bool) -> bytes:  # noqa: FBT001 - it is the value
