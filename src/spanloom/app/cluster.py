@@ -29,6 +29,7 @@ from spanloom.adapters.kafka.ledger import KafkaLedger
 from spanloom.adapters.kafka.log import KafkaLog
 from spanloom.adapters.kafka.member import KafkaMember
 from spanloom.adapters.kafka.outlet import KafkaOutlet
+from spanloom.adapters.kafka.policies import KafkaPolicyLog
 from spanloom.adapters.kafka.publisher import Publisher
 from spanloom.adapters.kafka.reader import Fetchers
 from spanloom.adapters.kafka.settings import KafkaSettings
@@ -45,8 +46,15 @@ from spanloom.app.node import (
     partition_settings,
     query_server,
 )
+from spanloom.app.policies import rate_watch, start_policies
 from spanloom.config import Config, KafkaConfig, client_properties
-from spanloom.errors import LedgerUnavailable, OutletUnavailable, SourceUnavailable, Unavailable
+from spanloom.errors import (
+    LedgerUnavailable,
+    OutletUnavailable,
+    PoliciesUnavailable,
+    SourceUnavailable,
+    Unavailable,
+)
 from spanloom.model import DEAD_LETTERS, LEDGER, POLICIES, SAMPLING_DECISIONS, SPANS, TRACES_COMPLETE
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -81,8 +89,10 @@ async def run_cluster(config: Config, roles: frozenset[Role], *, task_status: tr
     with _open_cluster(config, kafka, facts, protocol) as parts:
         board = Board(facts.partition_count)
         board.expect([])
-        node = make_node(config, board, parts.world)
+        node = make_node(config, board, parts.world, settings.orders)
         children = [query_server(node, parts.world), *_role_children(node, parts, settings, roles)]
+        if Role.AGGREGATOR in roles:
+            children += [await start_policies(parts.policies, settings.orders), *rate_watch(config, settings.orders)]
         async with trio.open_nursery() as nursery:
             await nursery.start(supervise, children, node.budgets[0])
             log.info("ready", ports=node.ports, roles=sorted(role.value for role in roles), group=kafka.group)
@@ -99,6 +109,7 @@ class _Cluster:
 
     world: World
     member: KafkaMember
+    policies: KafkaPolicyLog
 
 
 @contextmanager
@@ -125,7 +136,8 @@ def _open_cluster(
             outlet=KafkaOutlet(publisher(OutletUnavailable, LINGER_MS), kafka.topics),
             cache=closing.enter_context(open_cache(config.redis)),
         )
-        yield _Cluster(world, member)
+        policies = KafkaPolicyLog(publisher(PoliciesUnavailable, 0), fetchers, kafka.topic(POLICIES))
+        yield _Cluster(world, member, policies)
 
 
 def _role_children(node: Node, parts: _Cluster, settings: PartitionSettings, roles: frozenset[Role]) -> list[ChildSpec]:

@@ -5,10 +5,11 @@ import os
 
 from spanloom.core._pure import hashes as pure_hashes
 from spanloom.core._pure.assembler import Assembler
+from spanloom.core._pure.stamping import stamp
 from spanloom.core._pure.wire import ScannedSpan, Split, scan, split_by_trace
 from spanloom.core.partitioning import PartitionHashes
 
-__all__ = ["KERNEL", "Assembler", "ScannedSpan", "Split", "hashes", "scan", "split_by_trace"]
+__all__ = ["KERNEL", "Assembler", "ScannedSpan", "Split", "hashes", "scan", "split_by_trace", "stamp"]
 
 KERNEL = "pure"
 hashes: PartitionHashes = pure_hashes
@@ -21,3 +22,4 @@ if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom
     Assembler = native.Assembler  # type: ignore[misc, assignment]
     scan = native.scan
     split_by_trace = native.split_by_trace
+    stamp = native.stamp
