@@ -6,7 +6,9 @@
 The input is seeded: records of two or three spans, four records a trace, near 400 bytes a span, eight thousand traces
 open at a time. `feed` is all a partition does with them before it stores: scan, dedupe, assemble, decide, encode the
 decisions, and the books; 1 % is kept. `hostile` has trace ids that share their low bits, as one would choose them
-against a table without a key.
+against a table without a key. The other policies are: `plain`, which look at no attribute, so that no span is read for
+them; `attributes`, five that look at one each, two of them at one that every span has; `pattern`, one that Python is
+asked about, on an attribute that never is the same twice.
 """
 
 import gc
@@ -29,9 +31,10 @@ from spanloom._native import kernel as native
 from spanloom.core._pure import wire
 from spanloom.core._pure.assembler import Assembler as PureAssembler
 from spanloom.core.assembly import Limits
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
 
+Written = dict[str, object]
 T0_MS = 1_700_000_000_000
 TRACES_A_SECOND = 1000
 ATTRIBUTES = (
@@ -41,15 +44,39 @@ ATTRIBUTES = (
     ("server.address", "shop.example.com"),
     ("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64)"),
 )
-POLICIES = parse_policies(
-    [
+SLOW: Written = {"name": "slow", "type": "latency_percentile", "latency_percentile": {"percentile": 99.9}}
+BASE: Written = {
+    "name": "base", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 1}
+}  # fmt: skip
+
+
+def _attribute(kind: str, key: str, **settings: object) -> Written:
+    kind = f"{kind}_attribute"
+    return {"name": key, "type": kind, kind: {"key": key, **settings}}
+
+
+POLICIES: dict[str, list[Written]] = {
+    "": [
         {"name": "errors", "type": "error"},
-        {"name": "slow", "type": "latency_percentile", "latency_percentile": {"percentile": 99.9}},
+        SLOW,
         {"name": "payment", "type": "service_pattern", "service_pattern": {"services": ["pay*"]}},
-        {"name": "base", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 1}},
+        BASE,
     ],
-    version=1,
-)
+    "plain": [
+        {"name": "errors", "type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+        {"name": "long", "type": "latency", "latency": {"threshold_ms": 5000}},
+        BASE,
+    ],
+    "attributes": [
+        _attribute("string", "http.request.method", values=["TRACE", "CONNECT"]),
+        _attribute("string", "http.response.status_code", values=["500", "503"]),
+        _attribute("numeric", "retries", min_value=3, max_value=9),
+        _attribute("boolean", "cache.hit", value=True),
+        _attribute("string", "tenant", values=["acme"]),
+        BASE,
+    ],
+    "pattern": [_attribute("string", "url.full", values=["sort=none$"], enabled_regex_matching=True), BASE],
+}
 BATCH = 500  # records a feed, about what a fetch brings
 PURE_SHARE = 20  # the pure kernel gets a twentieth of the input
 
@@ -103,10 +130,10 @@ def make_input(spans: int, *, hostile: bool = False) -> Input:
     return Input([Record(i, T0_MS + int(at), None, data) for i, (at, data) in enumerate(arrivals)], count)
 
 
-def feed(assembler: type[PureAssembler], records: list[Record]) -> None:
+def feed(assembler: type[PureAssembler], records: list[Record], policies: str = "") -> None:
     """A partition's life without waiting: read back at once what was decided, store at once what is kept."""
     one = assembler(Limits(), partition=0, partition_count=1)
-    one.configure(POLICIES)
+    one.configure(parse_policies(POLICIES[policies], version=1))
     for at in range(0, len(records), BATCH):
         harvest = one.feed(records[at : at + BATCH])
         count = sum(int.from_bytes(body[:4], "little") for body in harvest.decisions)
@@ -132,12 +159,25 @@ def cases(spans: int) -> dict[str, tuple[Callable[[], None], int]]:
         "split, pure": (partial(scan, wire.split_by_trace, some.records), some.span_count),
         "feed, native": (partial(feed, native_class, plain.records), plain.span_count),
         "feed, native, hostile": (partial(feed, native_class, hostile.records), hostile.span_count),
+        **{
+            f"feed, native, {name}": (partial(feed, native_class, plain.records, name), plain.span_count)
+            for name in POLICIES
+            if name
+        },
         "feed, pure": (partial(feed, PureAssembler, some.records), some.span_count),
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["split, native", "split, pure", "feed, native", "feed, native, hostile", "feed, pure"]
+    "name",
+    [
+        "split, native",
+        "split, pure",
+        "feed, native",
+        "feed, native, hostile",
+        *(f"feed, native, {name}" for name in POLICIES if name),
+        "feed, pure",
+    ],
 )
 def test_cpu_per_span(benchmark: BenchmarkFixture, name: str) -> None:
     """Time of one call over the whole input; `extra_info` says how many spans that is."""
@@ -159,7 +199,7 @@ def cpu_ns_a_span(run: Callable[[], None], spans: int, rounds: int = 5) -> float
     return best
 
 
-def instructions_a_span(spans: int) -> float | None:
+def instructions_a_span(spans: int, policies: str) -> float | None:
     """Instructions within Assembler.feed, by callgrind; None where valgrind is not there."""
     valgrind = which("valgrind")
     if valgrind is None:
@@ -168,7 +208,7 @@ def instructions_a_span(spans: int) -> float | None:
         out = Path(folder) / "callgrind"
         command = [
             valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--toggle-collect=*Assembler*feed*",
-            sys.executable, __file__, "--feed-once", str(spans),
+            sys.executable, __file__, "--feed-once", str(spans), policies,
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603
         totals = next(line for line in out.read_text().splitlines() if line.startswith(("totals:", "summary:")))
@@ -177,7 +217,7 @@ def instructions_a_span(spans: int) -> float | None:
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--feed-once"]:
-        feed(native.Assembler, make_input(int(arguments[1])).records)  # type: ignore[arg-type]
+        feed(native.Assembler, make_input(int(arguments[1])).records, arguments[2])  # type: ignore[arg-type]
         return
     spans = int(arguments[0]) if arguments else 200_000
     data = make_input(spans)
@@ -186,9 +226,11 @@ def main(arguments: list[str]) -> None:
     sys.stdout.write(f"{data.span_count} spans in {shape}, {size / data.span_count:.0f} bytes a span\n")
     for name, (run, count) in cases(spans).items():
         sys.stdout.write(f"{name:24} {cpu_ns_a_span(run, count):8.0f} ns CPU a span\n")
-    instructions = instructions_a_span(20_000)
-    if instructions is not None:
-        sys.stdout.write(f"{'feed, native':24} {instructions:8.0f} instructions a span\n")
+    for policies in POLICIES:
+        name = f"feed, native, {policies}" if policies else "feed, native"
+        instructions = instructions_a_span(20_000, policies)
+        if instructions is not None:
+            sys.stdout.write(f"{name:24} {instructions:8.0f} instructions a span\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from benchmarks.compare_traffic import PARTITIONS, SLOW_MS
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import ConfigError
 from tests.integration.process import Process
 from tests.servers import elasticsearch

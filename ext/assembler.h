@@ -236,13 +236,14 @@ static inline int sl_decide(sl_assembler *a, sl_gathering *gathering, uint8_t tr
         .origin_ns = stream_ns,
         .operation = gathering->head.operation,
         .duration_ns = sl_gathering_duration(gathering),
+        .size_bytes = gathering->chunk_bytes,
         .span_count = gathering->set->count,
     };
     int status = gathering->inherited.is_set ? sl_inherit(&gathering->inherited, &decision)
                                              : sl_judge(&a->sampler, &a->key, gathering, &decision);
     if (status) return status;
     verdict->decision = decision;
-    if (!gathering->inherited.is_set && sl_fold(&a->sampler, &a->key, &decision)) return SL_NO_MEMORY;
+    if (!gathering->inherited.is_set && sl_fold(&a->sampler, &a->key, &decision, true)) return SL_NO_MEMORY;
     sl_spanset *set = decision.verdict == SL_DROP ? NULL : gathering->set;
     if (sl_remember(a, gathering, &decision)) return SL_NO_MEMORY;
     if (sl_decided_add(&a->decided, &decision, set, a->limits.decide_bytes)) return SL_NO_MEMORY;

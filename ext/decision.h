@@ -2,10 +2,10 @@
  * Decisions, and the DECIDE bodies that carry them to the ledger (drawn in src/spanloom/core/ledger.py):
  *
  *   u32 count, then entries:
- *   0 u8 verdict   4 u32 policy version   24 16 B trace id   56 u64 stream time   80 u64 duration
- *   1 u8 trigger   8 u64 votes            40 u64 first       64 u64 origin        88 u32 spans
- *   2 u8 policy   16 u64 threshold        48 u64 cut         72 u64 operation     92 u32 identities
- *   3 u8 flags                                                                     96 identities
+ *   0 u8 verdict   4 u32 policy version   24 16 B trace id   56 u64 stream time    80 u64 duration
+ *   1 u8 trigger   8 u64 votes            40 u64 first       64 u64 origin         88 u64 bytes
+ *   2 u8 policy   16 u64 threshold        48 u64 cut         72 u64 operation      96 u32 spans
+ *   3 u8 flags                                                                    100 u32 identities, then these
  *   an identity: 8 B span id, u8 kind, u64 content. Little endian; ids as they are.
  */
 #ifndef SPANLOOM_DECISION_H
@@ -19,7 +19,7 @@ enum { SL_FLAG_LATE = 1, SL_FLAG_ROOT = 2, SL_FLAG_ERROR = 4, SL_FLAG_CONFLICTIN
 
 #define SL_NO_POLICY 255
 #define SL_THRESHOLD_UNKNOWN ((uint64_t)1 << 56)
-#define SL_ENTRY_BYTES 96
+#define SL_ENTRY_BYTES 104
 #define SL_IDENTITY_BYTES 17
 
 typedef struct {
@@ -29,7 +29,7 @@ typedef struct {
     sl_id trace_id;
     uint64_t first, cut;
     int64_t stream_ns, origin_ns;
-    uint64_t operation, duration_ns;
+    uint64_t operation, duration_ns, size_bytes;
     uint32_t span_count;
 } sl_decision;
 
@@ -66,6 +66,7 @@ static inline uint8_t *sl_store_decision(uint8_t *to, const sl_decision *decisio
     to = sl_store64(to, (uint64_t)decision->origin_ns);
     to = sl_store64(to, decision->operation);
     to = sl_store64(to, decision->duration_ns);
+    to = sl_store64(to, decision->size_bytes);
     to = sl_store32(to, decision->span_count);
     return sl_store32(to, identities);
 }
@@ -78,13 +79,13 @@ static inline uint8_t *sl_store_identity(uint8_t *to, const sl_row *row) {
 
 /* Read an entry's fixed part, SL_ENTRY_BYTES of it. */
 static inline sl_decision sl_load_decision(const uint8_t *at, uint32_t *identities) {
-    *identities = sl_load32(at + 92);
+    *identities = sl_load32(at + 100);
     return (sl_decision){
         .verdict = at[0], .trigger = at[1], .policy = at[2], .flags = at[3], .version = sl_load32(at + 4),
         .votes = sl_load64(at + 8), .threshold = sl_load64(at + 16), .trace_id = sl_load_id(at + 24),
         .first = sl_load64(at + 40), .cut = sl_load64(at + 48), .stream_ns = (int64_t)sl_load64(at + 56),
         .origin_ns = (int64_t)sl_load64(at + 64), .operation = sl_load64(at + 72),
-        .duration_ns = sl_load64(at + 80), .span_count = sl_load32(at + 88),
+        .duration_ns = sl_load64(at + 80), .size_bytes = sl_load64(at + 88), .span_count = sl_load32(at + 96),
     };
 }
 

@@ -48,7 +48,7 @@ static inline int sl_seal(sl_assembler *a, uint64_t line, uint64_t offset) {
             sl_books_receive(&a->books, line, trace->count);
         } else if (trace->into) {
             status = sl_gathering_seal(trace->into, &a->blocks, &a->record->scan, trace->first, line);
-            if (!status) status = sl_note_services(&a->sampler, &a->key, trace->into, &a->record->scan, trace->first);
+            if (!status) status = sl_note_spans(&a->sampler, &a->key, trace->into, &a->record->scan, trace->first);
         }
         if (status) return status;
     }

@@ -59,8 +59,8 @@ typedef struct sl_gathering {
     uint64_t cut;
     uint64_t span_bytes;
     uint64_t start_min, end_max; /* UINT64_MAX and 0 where no span says */
-    uint64_t services;           /* policies that match one of its services... */
-    uint32_t services_asked;     /* ...as of this configuration; 0: to be asked when it is decided */
+    uint64_t chunk_bytes;        /* of its chunks: what it takes as TracesData */
+    uint32_t asked;              /* the configuration that `answers` answer; 0: asked when it is decided */
     uint32_t piece_count, piece_capacity;
     uint32_t row_count; /* of the set; here too, to know where its end is without looking at it */
     uint32_t timers; /* entries of the timers that point here */
@@ -68,6 +68,7 @@ typedef struct sl_gathering {
     bool asks_past;  /* its trace may have remembered decisions */
     bool is_over;    /* freed as soon as no timer points here */
     uint8_t orphans; /* an sl_orphans */
+    sl_answers answers;
     sl_head head;
     sl_piece *pieces; /* owned where not `near` */
     sl_piece near[SL_PIECES_NEAR];
@@ -239,6 +240,7 @@ static inline int sl_gathering_seal(sl_gathering *gathering, sl_blocks *blocks, 
                                     uint64_t line) {
     sl_piece *piece = sl_gathering_piece(gathering, line);
     if (!piece || !(piece->chunk = sl_chunk_new(blocks, scan, first))) return SL_NO_MEMORY;
+    gathering->chunk_bytes += piece->chunk->size;
     for (uint32_t at = first; at != SL_NONE; at = scan->spans.items[at].next) {
         const sl_span *span = &scan->spans.items[at];
         if (sl_consider_head(&gathering->head, span, &scan->resources.items[span->resource])) return SL_NO_MEMORY;
@@ -246,13 +248,7 @@ static inline int sl_gathering_seal(sl_gathering *gathering, sl_blocks *blocks, 
     return SL_OK;
 }
 
-static inline size_t sl_gathering_bytes(const sl_gathering *gathering) {
-    size_t size = 0;
-    for (uint32_t i = 0; i < gathering->piece_count; i++) size += gathering->pieces[i].chunk->size;
-    return size;
-}
-
-/* Write the fragment's bytes, sl_gathering_bytes of them. */
+/* Write the fragment's bytes, chunk_bytes of them. */
 static inline void sl_gathering_write(const sl_gathering *gathering, uint8_t *to) {
     for (uint32_t i = 0; i < gathering->piece_count; i++) {
         const sl_chunk *chunk = gathering->pieces[i].chunk;

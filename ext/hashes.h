@@ -72,9 +72,11 @@ static inline uint32_t sl_fnv1a_32(const uint8_t *data, size_t length) {
     return h;
 }
 
+#define SL_FNV1A_64_PRIME 0x00000100000001b3u
+
 static inline uint64_t sl_fnv1a_64(const uint8_t *data, size_t length) {
     uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < length; i++) h = (h ^ data[i]) * 0x00000100000001b3u;
+    for (size_t i = 0; i < length; i++) h = (h ^ data[i]) * SL_FNV1A_64_PRIME;
     return h;
 }
 

@@ -14,35 +14,35 @@ from libc.string cimport memset
 
 from crossing cimport bytes_of, id_bytes, key_of, read_record, slice_of, span_id_bytes
 from kernel_c cimport *
+from program cimport put_program, put_state
 
 import os
 
 from spanloom._native.fetch import Batch
-from spanloom._native.otlp import decode_error, scan, split_by_trace  # the last two for those who want a kernel
+from spanloom._native.otlp import decode_error, scan, split_by_trace, stamp  # the last three for core.kernel
 from spanloom.core._pure.assembler import TIMESTAMP_MS_MAX as PURE_TIMESTAMP_MS_MAX
+from spanloom.core._pure.percentiles import Percentiles
+from spanloom.core._pure.rates import Shares, TokenBucket
 from spanloom.core._pure.sampler import _STATE_HEADER, STATE_VERSION
 from spanloom.core._pure.sampler import Sampler as PureSampler
 from spanloom.core.assembly import TALLY_FIELDS, AssemblerStatistics, Harvest, Move, Position, Reject, Tally
 from spanloom.core.ledger import decode_decisions
-from spanloom.core.sampling.policies import (
-    ConsistentProbabilityPolicy,
-    ErrorPolicy,
-    LatencyPercentilePolicy,
-    LatencyPolicy,
-    PolicySet,
-    ServicePatternPolicy,
-)
+from spanloom.core.sampling.policies import POLICIES_MAX, PREDICATES_MAX
+from spanloom.core.sampling.program import Op, PredicateKind
 from spanloom.errors import DecodeError
 from spanloom.model import MOVED_HEADER, Decision, Fragment, Identity, Trigger, Verdict
 
 assert len(TALLY_FIELDS) == SL_TALLY_FIELDS and TALLY_FIELDS[0] == "received" and TALLY_FIELDS[-1] == "conflicting"
 assert len(Trigger) == SL_TRIGGERS
+assert POLICIES_MAX == SL_POLICIES_MAX and PREDICATES_MAX == SL_PREDICATES_MAX
+assert max(PredicateKind) == SL_PREDICATE_ERROR and max(Op) == SL_OP_COMPOSITE
 
 cdef int64_t TIMESTAMP_MS_MAX = PURE_TIMESTAMP_MS_MAX
 cdef int64_t LIMIT_NS_MAX = 200_000_000_000_000_000  # 6 years
 
 _VERDICTS = tuple(Verdict)
 _TRIGGERS = tuple(Trigger)
+_STATE_KINDS = {Percentiles: SL_STATE_PERCENTILES, Shares: SL_STATE_SHARES, TokenBucket: SL_STATE_BUCKET}
 
 cdef sl_key process_key = key_of(os.urandom(16))  # of every hash table here; drawn once, never shown
 
@@ -60,7 +60,8 @@ cdef class _Kept:
 cdef _decision(const sl_decision *d, tuple identities):
     return Decision(
         id_bytes(d.trace_id), _VERDICTS[d.verdict], _TRIGGERS[d.trigger], d.policy, d.version, d.votes, d.threshold,
-        d.flags, d.first, d.cut, d.stream_ns, d.origin_ns, d.operation, d.duration_ns, d.span_count, identities,
+        d.flags, d.first, d.cut, d.stream_ns, d.origin_ns, d.operation, d.duration_ns, d.span_count, d.size_bytes,
+        identities,
     )
 
 
@@ -84,15 +85,28 @@ cdef int _raise_pending() except -1:
     return -1
 
 
-cdef int _match_services(void *context, const uint8_t *name, size_t size, uint64_t *matches) except -1 with gil:
+cdef int _match(void *context, uint32_t group, const uint8_t *at, size_t size, sl_bits *matches) except -1 with gil:
+    """Which predicates of a group match a text."""
     cdef Assembler assembler = <Assembler>context
-    service = (b"" if size == 0 else PyBytes_FromStringAndSize(<const char *>name, size)).decode("utf-8", "replace")
-    found = 0
-    for bit, matches_one in assembler._matchers:
-        if matches_one(service):
-            found |= bit
-    matches[0] = found
+    cdef uint32_t bit
+    text = bytes_of(sl_slice(at, size))
+    memset(matches, 0, sizeof(sl_bits))
+    for bit, matches_one in assembler._groups[group]:
+        if matches_one(text):
+            matches.words[bit >> 6] |= <uint64_t>1 << (bit & 63)
     return 0
+
+
+cdef class _Program:
+    """Owns a program until an assembler takes it."""
+
+    cdef sl_program program
+
+    def __cinit__(self):
+        sl_program_start(&self.program)
+
+    def __dealloc__(self):
+        sl_program_free(&self.program)
 
 
 cdef class Assembler:
@@ -101,7 +115,8 @@ cdef class Assembler:
     cdef sl_assembler a
     cdef bint _busy, _broken
     cdef object _policies  # the PolicySet
-    cdef list _matchers  # (bit, matcher) of each service_pattern policy
+    cdef dict _numbers  # of the sampler's states, by their key
+    cdef list _groups  # (bit, matcher) of the predicates that Python is asked about, by group
     cdef dict _held  # rejected or moving: line and spans, by offset
     cdef dict _storing  # _Kept by trace id and first offset
     cdef list _rejects, _moves
@@ -119,10 +134,12 @@ cdef class Assembler:
             quiet_ns, idle_ns, age_max_ns, remember_ns, skew_max_ns,
             limits.spans_max, limits.bytes_max, limits.decide_bytes,
         )
-        self.a.sampler.services.matcher = <sl_matcher><void *>_match_services
-        self.a.sampler.services.context = <void *>self
-        self._policies = PolicySet(0, (), b"[]")
-        self._matchers = []
+        sl_sampler_start(&self.a.sampler)
+        self.a.sampler.matches.matcher = <sl_matcher><void *>_match
+        self.a.sampler.matches.context = <void *>self
+        self._policies = PureSampler(partition_count).policies
+        self._numbers = {}
+        self._groups = []
         self._held = {}
         self._storing = {}
         self._rejects = []
@@ -165,62 +182,40 @@ cdef class Assembler:
 
     def configure(self, policies):
         """Judge by *policies* from here on, open traces included."""
-        assert len(policies.policies) <= SL_POLICIES_MAX, f"{len(policies.policies)} policies"
+        sampler = PureSampler(self.a.partition_count)
+        sampler.configure(policies)
+        self._configure(sampler, self._numbers)
+
+    cdef int _configure(self, sampler, dict known) except -1:
+        """Judge as a pure sampler would; those of our states that *known* numbers go on in place of its own."""
+        cdef _Program made = _Program.__new__(_Program)
+        cdef sl_program *program = &made.program
+        numbers = {key: number for number, key in enumerate(sampler._states)}
+        groups = []
+        program.version = sampler.policies.version
+        if put_program(program, sampler._program, numbers, groups) != SL_OK:
+            raise MemoryError
+        for state in sampler._states.values():
+            kind = _STATE_KINDS[type(state)]
+            if put_state(program, &self.a.key, kind, state, self.a.partition_count) != SL_OK:
+                raise MemoryError
+        matchers = sampler._predicates._matchers
+        groups = [[(bit, matchers[bit]) for bit in group] for group in groups]
+        going_on = [(number, known[key]) for key, number in numbers.items() if key in known]
         self._enter()
-        self._leave(self._configure(policies))
+        for to, number in going_on:
+            sl_program_take_state(program, to, &self.a.sampler.program, number)
+        sl_sampler_configure(&self.a.sampler, program[0])
+        sl_program_start(program)  # it is the sampler's now
+        self._policies, self._numbers, self._groups = sampler.policies, numbers, groups
+        return self._leave(SL_OK)
 
-    cdef int _configure(self, policies) except? -1:
-        cdef sl_sampler *sampler = &self.a.sampler
-        cdef sl_policy table[64]
-        cdef uint32_t i
-        known = {policy: index for index, policy in enumerate(self._policies.policies)}
-        memset(table, 0, sizeof(table))
-        for i, policy in enumerate(policies.policies):
-            if isinstance(policy, LatencyPercentilePolicy) and policy in known:
-                table[i] = sampler.policies[<uint32_t>known[policy]]
-                sampler.policies[<uint32_t>known[policy]].percentiles = NULL
-            elif self._set_policy(&table[i], policy) == SL_NO_MEMORY:
-                return SL_NO_MEMORY
-        for i in range(sampler.count):
-            if sampler.policies[i].percentiles:
-                sl_percentiles_free(sampler.policies[i].percentiles)
-                free(sampler.policies[i].percentiles)
-        sampler.policies = table
-        sampler.count = len(policies.policies)
-        sampler.version = policies.version
-        sampler.configuration += 1
-        self._policies = policies
-        self._matchers = [
-            (1 << index, policy.matcher())
-            for index, policy in enumerate(policies.policies)
-            if isinstance(policy, ServicePatternPolicy)
-        ]
-        sampler.asks_services = bool(self._matchers)
-        sl_services_forget(&sampler.services)
-        return SL_OK
-
-    cdef int _set_policy(self, sl_policy *to, policy) except? -1:
-        if isinstance(policy, ErrorPolicy):
-            to.kind = SL_POLICY_ERROR
-        elif isinstance(policy, LatencyPolicy):
-            to.kind = SL_POLICY_LATENCY
-            to.threshold = policy.threshold_ns
-        elif isinstance(policy, ServicePatternPolicy):
-            to.kind = SL_POLICY_SERVICE
-        elif isinstance(policy, ConsistentProbabilityPolicy):
-            to.kind = SL_POLICY_PROBABILITY
-            to.threshold = policy.threshold
-        else:
-            assert isinstance(policy, LatencyPercentilePolicy), policy
-            to.kind = SL_POLICY_PERCENTILE
-            to.percentiles = <sl_percentiles *>calloc(1, sizeof(sl_percentiles))
-            if not to.percentiles:
-                return SL_NO_MEMORY
-            to.percentiles.percentile_bp = policy.percentile_bp
-            to.percentiles.min_count = policy.min_count
-            to.percentiles.half_ns = policy.window_ns // 2
-            to.percentiles.operations_max = policy.operations_max
-        return SL_OK
+    def set_rate(self, rate):
+        """Let consistent probabilities keep this part of what they would, from here on."""
+        assert 0 <= rate <= 1, f"rate {rate}, expected 0 to 1"
+        self._enter()
+        self.a.sampler.rate = rate
+        self._leave(SL_OK)
 
     def recall(self, bytes entries not None):
         """Take in a DECIDE body of an earlier owner: its verdicts stand, its effects may not be done yet."""
@@ -238,45 +233,25 @@ cdef class Assembler:
 
     def sampler_state(self):
         """For a CHECKPOINT."""
-        cdef uint32_t i
+        cdef sl_state *state
+        cdef size_t i
         cdef bytes part
-        parts = []
-        for i in range(self.a.sampler.count):
-            sketches = self.a.sampler.policies[i].percentiles
-            if not sketches:
-                continue
-            part = PyBytes_FromStringAndSize(NULL, sl_percentiles_state_size(sketches))
-            if sl_percentiles_store(sketches, <uint8_t *>PyBytes_AS_STRING(part)) != SL_OK:
+        parts = [_STATE_HEADER.pack(STATE_VERSION, self.a.sampler.rate)]
+        for i in range(self.a.sampler.program.states.count):
+            state = self.a.sampler.program.states.items[i]
+            part = PyBytes_FromStringAndSize(NULL, sl_state_size(state))
+            if sl_state_store(state, <uint8_t *>PyBytes_AS_STRING(part)) != SL_OK:
                 raise MemoryError
             parts.append(part)
-        return _STATE_HEADER.pack(STATE_VERSION, len(parts)) + b"".join(parts)
+        return b"".join(parts)
 
     def restore_sampler(self, bytes state not None):
         """From a CHECKPOINT, written under the policies now configured."""
-        sampler = PureSampler()
+        sampler = PureSampler(self.a.partition_count)
         sampler.configure(self._policies)
         sampler.restore(state)
-        self._enter()
-        self._leave(self._put_sketches(sampler._percentiles))
-
-    cdef int _put_sketches(self, dict all_sketches) except? -1:
-        cdef sl_percentiles *to
-        cdef sl_key *key = &self.a.key
-        for index, sketches in all_sketches.items():
-            to = self.a.sampler.policies[<uint32_t>index].percentiles
-            sl_percentiles_free(to)
-            to.generation = sketches.generation
-            for half, operations in ((SL_CURRENT, sketches.current), (SL_EARLIER, sketches.earlier)):
-                for operation, buckets in operations.items():
-                    if sl_percentiles_put(to, key, half, operation) != SL_OK:
-                        return SL_NO_MEMORY
-                    for bucket, count in buckets.items():
-                        if sl_percentiles_put_bucket(to, key, half, operation, sl_bucket(bucket, count)) != SL_OK:
-                            return SL_NO_MEMORY
-            for operation, (count, bucket) in sketches.cuts.items():
-                if sl_percentiles_put_cut(to, key, operation, count, bucket) != SL_OK:
-                    return SL_NO_MEMORY
-        return SL_OK
+        self._configure(sampler, {})
+        self.a.sampler.rate = sampler.rate
 
     # Reading.
 
@@ -369,7 +344,7 @@ cdef class Assembler:
         cdef _Kept kept = _Kept.__new__(_Kept)
         cdef bytes spans
         kept.gathering = verdict.gathering
-        spans = PyBytes_FromStringAndSize(NULL, sl_gathering_bytes(verdict.gathering))
+        spans = PyBytes_FromStringAndSize(NULL, verdict.gathering.chunk_bytes)
         sl_gathering_write(verdict.gathering, <uint8_t *>PyBytes_AS_STRING(spans))
         sl_free_chunks(verdict.gathering)
         decision = _decision(&verdict.decision, _identities(verdict.gathering.set))

@@ -87,6 +87,14 @@ cdef extern from "frame.h" nogil:
     uint8_t *sl_write_chain(sl_scan *scan, uint32_t first, uint8_t *to) noexcept
 
 
+cdef extern from "stamping.h" nogil:
+    ctypedef struct sl_bytes:
+        uint8_t *items
+        size_t count
+
+    int sl_stamp_traces(sl_bytes *to, sl_reader reader, uint64_t threshold, bint *changed, sl_fault *fault) noexcept
+
+
 cdef extern from "traces.h" nogil:
     ctypedef struct sl_key:
         uint64_t k0
@@ -140,6 +148,128 @@ cdef extern from "sketchstate.h" nogil:
                                uint32_t bucket) noexcept
 
 
+cdef extern from "sampler.h" nogil:
+    enum:
+        SL_POLICIES_MAX
+        SL_PREDICATES_MAX
+        SL_PREDICATE_ERROR
+        SL_OP_COMPOSITE
+        SL_NONE
+
+    ctypedef struct sl_bits:
+        uint64_t words[4]
+
+    ctypedef int (*sl_matcher)(void *context, uint32_t group, const uint8_t *text, size_t size,
+                               sl_bits *matches) noexcept
+
+    ctypedef struct sl_matches:
+        sl_matcher matcher
+        void *context
+
+    ctypedef struct sl_predicates:
+        bint asks_rv
+
+    ctypedef enum sl_predicate_kind:
+        SL_PREDICATE_TEXT
+        SL_PREDICATE_STATE
+
+    int sl_put_predicate(sl_predicates *predicates, sl_predicate_kind kind, sl_slice key, int64_t low, int64_t high,
+                         uint32_t *group) noexcept
+    int sl_put_text(sl_predicates *predicates, sl_predicate_kind kind, sl_slice key, sl_slice text) noexcept
+
+    ctypedef enum sl_op:
+        SL_OP_ALWAYS
+
+    ctypedef struct sl_node:
+        sl_op op
+        bint inverted
+        bint is_chance
+        uint32_t predicate
+        int64_t low
+        int64_t high
+        uint64_t threshold
+        uint64_t salted
+        uint32_t first_state
+        uint32_t first_child
+        uint32_t child_count
+
+    ctypedef struct sl_nodes:
+        size_t count
+
+    ctypedef struct sl_order:
+        size_t count
+
+    sl_node *sl_nodes_add(sl_nodes *nodes) noexcept
+    uint32_t *sl_order_add(sl_order *order) noexcept
+
+    ctypedef struct sl_token_bucket:
+        int64_t level
+        int64_t filled_us
+
+    ctypedef struct sl_share:
+        uint64_t operation
+        uint64_t average
+        uint64_t spans
+        uint64_t threshold
+
+    ctypedef struct sl_shares:
+        uint64_t goal
+        int64_t interval_ns
+        uint32_t weight
+        uint64_t operations_max
+        int64_t generation
+
+    sl_token_bucket sl_token_bucket_new(int64_t per_second, int64_t burst, bint by_bytes,
+                                        uint32_t partition_count) noexcept
+    void sl_shares_free(sl_shares *shares) noexcept
+    int sl_shares_put(sl_shares *shares, const sl_key *key, sl_share share) noexcept
+
+    ctypedef enum sl_state_kind:
+        SL_STATE_PERCENTILES
+        SL_STATE_SHARES
+        SL_STATE_BUCKET
+
+    ctypedef union sl_gathered "of":
+        sl_percentiles percentiles
+        sl_shares shares
+        sl_token_bucket bucket
+
+    ctypedef struct sl_state:
+        sl_state_kind kind
+        uint32_t charge
+        sl_gathered of
+
+    ctypedef struct sl_states:
+        sl_state **items
+        size_t count
+
+    ctypedef struct sl_program:
+        sl_predicates predicates
+        sl_nodes nodes
+        sl_order order
+        sl_states states
+        uint32_t version
+
+    void sl_program_start(sl_program *program) noexcept
+    void sl_program_free(sl_program *program) noexcept
+    sl_state *sl_program_add_state(sl_program *program, sl_state_kind kind) noexcept
+    void sl_program_take_state(sl_program *program, size_t to, sl_program *before, size_t start) noexcept
+
+    ctypedef struct sl_sampler:
+        sl_program program
+        double rate
+        sl_matches matches
+
+    void sl_sampler_start(sl_sampler *sampler) noexcept
+    void sl_sampler_configure(sl_sampler *sampler, sl_program program) noexcept
+    uint64_t sl_fnv1a_64(const uint8_t *data, size_t length) noexcept
+
+
+cdef extern from "samplerstate.h" nogil:
+    size_t sl_state_size(const sl_state *state) noexcept
+    int sl_state_store(const sl_state *state, uint8_t *to) noexcept
+
+
 cdef extern from "feed.h" nogil:
     enum:
         SL_OUT_OF_ORDER
@@ -148,38 +278,11 @@ cdef extern from "feed.h" nogil:
         SL_KEEP
         SL_TRIGGERS
         SL_TALLY_FIELDS
-        SL_POLICIES_MAX
 
     ctypedef enum sl_count:
         SL_STORED
         SL_MOVED
         SL_DEAD_LETTERED
-
-    ctypedef enum sl_policy_kind:
-        SL_POLICY_ERROR
-        SL_POLICY_LATENCY
-        SL_POLICY_PERCENTILE
-        SL_POLICY_SERVICE
-        SL_POLICY_PROBABILITY
-
-    ctypedef int (*sl_matcher)(void *context, const uint8_t *name, size_t size, uint64_t *matches) noexcept
-
-    ctypedef struct sl_services:
-        sl_matcher matcher
-        void *context
-
-    ctypedef struct sl_policy:
-        sl_policy_kind kind
-        uint64_t threshold
-        sl_percentiles *percentiles
-
-    ctypedef struct sl_sampler:
-        sl_policy policies[64]
-        uint32_t count
-        uint32_t version
-        uint32_t configuration
-        bint asks_services
-        sl_services services
 
     ctypedef struct sl_row:
         uint64_t span_id
@@ -196,6 +299,7 @@ cdef extern from "feed.h" nogil:
 
     ctypedef struct sl_gathering:
         uint64_t span_bytes
+        uint64_t chunk_bytes
         sl_spanset *set
 
     ctypedef struct sl_decision:
@@ -213,6 +317,7 @@ cdef extern from "feed.h" nogil:
         int64_t origin_ns
         uint64_t operation
         uint64_t duration_ns
+        uint64_t size_bytes
         uint32_t span_count
 
     ctypedef struct sl_verdict:
@@ -343,7 +448,6 @@ cdef extern from "feed.h" nogil:
     void sl_books_settle(sl_books *books) noexcept
     void sl_books_resolve(sl_books *books, uint64_t number, sl_count field, uint32_t count) noexcept
     sl_line *sl_lines_at(const sl_lines *lines, uint64_t number) noexcept
-    void sl_services_forget(sl_services *services) noexcept
     int sl_feed_batch(sl_assembler *a, const sl_record *records, size_t *count) noexcept
     int sl_skip(sl_assembler *a, uint64_t offset, int64_t timestamp_ns) noexcept
     int sl_jump(sl_assembler *a, uint64_t offset) noexcept
@@ -357,7 +461,6 @@ cdef extern from "feed.h" nogil:
     sl_gathering *sl_timers_first(sl_timers *timers) noexcept
     int64_t sl_next_deadline(sl_assembler *a) noexcept
     int sl_standing(const sl_assembler *a, sl_id id) noexcept
-    size_t sl_gathering_bytes(const sl_gathering *gathering) noexcept
     void sl_gathering_write(const sl_gathering *gathering, uint8_t *to) noexcept
     void sl_free_chunks(sl_gathering *gathering) noexcept
     void sl_gathering_end(sl_gathering *gathering) noexcept

@@ -1,7 +1,11 @@
-"""Native twin of spanloom.core._pure.wire: the same spans, parts and faults. The reading is C (scan.h and below it)."""
+"""Native twin of spanloom.core._pure.wire and stamping: the same spans, parts, stamps and faults.
+
+The reading is C (scan.h and below it), the stamping too (stamping.h).
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from crossing cimport bytes_of, id_bytes, key_of, slice_of, span_id_bytes
@@ -11,6 +15,7 @@ import os
 
 from spanloom.core._pure.wire import _FAULTS, FIELD_NUMBER_MAX, ScannedSpan, Split
 from spanloom.errors import DecodeError
+from spanloom.model import THRESHOLD_UNKNOWN
 
 cdef sl_key process_key = key_of(os.urandom(16))  # of every hash table here; drawn once, never shown
 
@@ -157,3 +162,28 @@ def split_by_trace(bytes data not None):
         reason = f"{fault} of the span at byte {scanned.scan.rejection.position}: expected {_FAULTS[fault]}"
     parts = [scanned.part(i) for i in range(scanned.traces.list.count)]
     return Split(parts, scanned.scan.spans.count, scanned.scan.rejected, reason)
+
+
+def stamp(bytes traces_data not None, threshold):
+    """*traces_data* with each span's tracestate as `with_threshold` says; of THRESHOLD_UNKNOWN, without any `th`.
+
+    Raises DecodeError where its framing is malformed.
+    """
+    cdef uint64_t rejected = min(threshold, THRESHOLD_UNKNOWN)
+    cdef sl_slice data = slice_of(traces_data)
+    cdef sl_reader reader = sl_reader(data.at, data.at, data.at + data.size)
+    cdef sl_bytes stamped
+    cdef sl_fault fault
+    cdef bint changed
+    cdef int status
+    memset(&stamped, 0, sizeof(stamped))
+    with nogil:
+        status = sl_stamp_traces(&stamped, reader, rejected, &changed, &fault)
+    try:
+        if status == SL_MALFORMED:
+            raise _error_of(&fault)
+        if status != SL_OK:
+            raise MemoryError
+        return bytes_of(sl_slice(stamped.items, stamped.count)) if changed else traces_data
+    finally:
+        free(stamped.items)

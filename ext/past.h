@@ -20,8 +20,6 @@
 #include "dropped.h"
 #include "gathering.h"
 
-#define SL_NS_PER_MS 1000000
-
 typedef struct sl_past {
     struct sl_past *next; /* the next younger of its trace */
     struct sl_known *known;

@@ -29,7 +29,7 @@ static inline int sl_recall(sl_assembler *a, const sl_decision *decision, const 
     if (status) return status;
     a->memory.recalled++;
     sl_memory_forget(&a->memory, a->stream_ns - a->limits.remember_ns, a->offset);
-    return decision->flags & SL_FLAG_LATE ? SL_OK : sl_fold(&a->sampler, &a->key, decision);
+    return decision->flags & SL_FLAG_LATE ? SL_OK : sl_fold(&a->sampler, &a->key, decision, false);
 }
 
 /* Take in a DECIDE body. SL_BAD_ENTRY: up to *at, where an entry cannot be read; those before it are taken in. */

@@ -5,9 +5,11 @@
 #ifndef SPANLOOM_SCAN_H
 #define SPANLOOM_SCAN_H
 
+#include "answers.h"
 #include "wire.h"
 
 #define SL_NONE UINT32_MAX
+#define SL_NS_PER_MS 1000000
 #define SL_SCRATCH_BYTES_MAX (1u << 20) /* scratch above this is given back after the record that needed it */
 
 typedef struct {
@@ -17,6 +19,8 @@ typedef struct {
     sl_slice service;
     size_t body_bytes;          /* scratch of frame.h */
     const uint8_t *service_copy; /* scratch of frame.h */
+    sl_bits answers;            /* scratch of predicates.h: its attributes' and its service's... */
+    bool is_asked;              /* ...once it was asked */
 } sl_resource;
 
 typedef struct {
@@ -36,8 +40,12 @@ typedef struct {
     uint32_t trace;           /* index of its trace in the record; traces.h */
     uint32_t next;            /* the next span of a chain, or SL_NONE */
     const uint8_t *copy;      /* scratch of frame.h: where its body went */
+    const uint8_t *attributes; /* where the first of them begins in the body; NULL: it has none */
+    sl_slice trace_state;
     uint8_t kind;
+    uint8_t status; /* its code, or SL_STATUS_CODES for one beyond */
     bool error;
+    bool is_flagged; /* W3C's flag `sampled` */
 } sl_span;
 
 SL_VECTOR(sl_resources, sl_resource)
@@ -114,25 +122,38 @@ static inline int sl_scan_status(sl_reader reader, uint64_t *code, sl_fault *fau
 }
 
 typedef struct {
-    sl_slice trace_id, span_id, parent, name;
+    sl_slice trace_id, span_id, parent, name, trace_state;
     uint64_t kind, start_unix_ns, end_unix_ns, code;
+    const uint8_t *attributes;
+    uint32_t flags;
 } sl_span_fields;
 
-/* Take in one field of a span. */
+/* Take in a field above 8 that only predicates look at; one of another wire type than it must have says nothing. */
+static inline void sl_note_span_field(const sl_field *field, sl_span_fields *to) {
+    if (field->number == 9) {
+        if (!to->attributes && field->type == SL_LENGTH) to->attributes = field->start;
+    } else if (field->number == 16 && field->type == SL_FIXED32) {
+        to->flags = sl_load32(field->value);
+    }
+}
+
+#define SL_ANY_TYPE 7 /* no wire type: a field that is never a fault */
+
+/* Take in one field of a span, of number 1 to 8 or 15. */
 static inline int sl_scan_span_field(const sl_reader *reader, const sl_field *field, sl_span_fields *to,
                                      sl_fault *fault) {
-    static const uint8_t types[16] = {[1] = SL_LENGTH, [2] = SL_LENGTH, [4] = SL_LENGTH, [5] = SL_LENGTH,
-                                      [6] = SL_VARINT, [7] = SL_FIXED64, [8] = SL_FIXED64, [15] = SL_LENGTH};
-    switch (field->number) {
-    case 1: case 2: case 4: case 5: case 6: case 7: case 8: case 15:
-        if (sl_check_type(reader, field, types[field->number], fault)) return SL_MALFORMED;
-        break;
-    default:
-        return SL_OK;
-    }
+    static const uint8_t types[16] = {
+        [1] = SL_LENGTH, [2] = SL_LENGTH, [3] = SL_ANY_TYPE, [4] = SL_LENGTH, [5] = SL_LENGTH, [6] = SL_VARINT,
+        [7] = SL_FIXED64, [8] = SL_FIXED64, [15] = SL_LENGTH,
+    };
+    uint8_t type = types[field->number];
+    if (type != SL_ANY_TYPE && sl_check_type(reader, field, type, fault)) return SL_MALFORMED;
     switch (field->number) {
     case 1: to->trace_id = sl_payload(field); break;
     case 2: to->span_id = sl_payload(field); break;
+    case 3:
+        if (field->type == SL_LENGTH) to->trace_state = sl_payload(field);
+        break;
     case 4: to->parent = sl_payload(field); break;
     case 5: to->name = sl_payload(field); break;
     case 6: to->kind = field->varint; break;
@@ -146,10 +167,14 @@ static inline int sl_scan_span_field(const sl_reader *reader, const sl_field *fi
 /* Every field of a span. A fault below its level counts only once its own framing is known to be whole. */
 static inline int sl_scan_span_fields(sl_reader reader, sl_span_fields *to, sl_fault *fault) {
     sl_field field;
-    sl_fault below = {.kind = SL_FAULT_NONE};
+    sl_fault below;
+    below.kind = SL_FAULT_NONE;
     while (reader.at < reader.end) {
         if (sl_read_field(&reader, &field, fault)) return SL_MALFORMED;
-        if (field.number > 8 && field.number != 15) continue;
+        if (field.number > 8 && field.number != 15) {
+            sl_note_span_field(&field, to);
+            continue;
+        }
         if (below.kind == SL_FAULT_NONE) (void)sl_scan_span_field(&reader, &field, to, &below);
     }
     if (below.kind == SL_FAULT_NONE) return SL_OK;
@@ -198,8 +223,12 @@ static inline int sl_scan_span(sl_scan *scan, sl_reader reader, sl_fault *fault)
     span->resource = (uint32_t)scan->resources.count - 1;
     span->scope = (uint32_t)scan->scopes.count - 1;
     span->next = SL_NONE;
+    span->attributes = fields.attributes;
+    span->trace_state = fields.trace_state;
     span->kind = fields.kind & 0xff;
+    span->status = fields.code < SL_STATUS_CODES ? (uint8_t)fields.code : SL_STATUS_CODES;
     span->error = fields.code == SL_STATUS_ERROR;
+    span->is_flagged = fields.flags & 1;
     return SL_OK;
 }
 
@@ -295,7 +324,10 @@ static inline int sl_scan_resource_spans(sl_scan *scan, sl_reader reader, sl_fau
     sl_resource *resource = sl_resources_add(&scan->resources);
     if (!resource) return SL_NO_MEMORY;
     uint32_t run_count = (uint32_t)scan->runs.count - run_first;
-    *resource = (sl_resource){message, run_first, run_count, frame_bytes, service, 0, NULL};
+    *resource = (sl_resource){
+        .message = message, .run_first = run_first, .run_count = run_count, .frame_bytes = frame_bytes,
+        .service = service,
+    };
     sl_field field;
     while (reader.at < reader.end) {
         if (sl_read_field(&reader, &field, fault)) return SL_MALFORMED;

@@ -5,7 +5,8 @@
  *   TracesData     1 ResourceSpans ...
  *   ResourceSpans  1 Resource { 1 KeyValue { 1 key, 2 AnyValue { 1 string } } ... }, 2 ScopeSpans ...
  *   ScopeSpans     2 Span ...
- *   Span           1 trace id, 2 span id, 4 parent id, 5 name, 6 kind, 7 start, 8 end, 15 Status { 3 code }
+ *   Span           1 trace id, 2 span id, 4 parent id, 5 name, 6 kind, 7 start, 8 end, 15 Status { 3 code };
+ *                  for predicates alone, and never a fault: 3 tracestate, 9 KeyValue ..., 16 flags
  *
  * A field is a tag (varint: number << 3 | wire type) and a payload: 0 varint, 1 eight bytes, 2 varint length and that
  * many bytes, 5 four bytes. The framing of a level is checked as a whole before anything below it is looked at.
@@ -23,6 +24,7 @@ enum { SL_VARINT = 0, SL_FIXED64 = 1, SL_LENGTH = 2, SL_FIXED32 = 5 };
 
 #define SL_FIELD_NUMBER_MAX ((1u << 29) - 1)
 #define SL_STATUS_ERROR 2
+#define SL_STATUS_CODES 32 /* that a predicate can ask for */
 
 typedef struct {
     const uint8_t *at;

@@ -7,9 +7,8 @@ are written down. One million spans take about half a minute.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -27,13 +26,14 @@ from tests.oracle_files import (
     parse_spans,
     read_ledger,
     read_log,
+    sizes_by_trace,
 )
+from tests.oracle_policies import THRESHOLD_UNKNOWN, Features, Judges, Policies
 
 DROP, KEEP, LATE_ERROR = 0, 1, 2
 COMPLETE, IDLE, AGE, SIZE, PRESSURE = 0, 1, 2, 3, 4
 FLAG_LATE, FLAG_ROOT, FLAG_ERROR, FLAG_CONFLICTING, FLAG_ORPHANS = 1, 2, 4, 8, 16
 NO_POLICY = 255
-THRESHOLD_UNKNOWN = 2**56
 MOVED_HEADER = "moved"
 
 COUNTERS = ("received", "stored", "duplicate", "not_sampled", "late", "moved", "dead_lettered", "pending")
@@ -70,6 +70,7 @@ class ExpectedDecision:
     operation: int
     duration_ns: int
     span_count: int
+    size_bytes: int
     identities: frozenset[tuple[bytes, int, int]]
     places: tuple[tuple[int, int], ...]
 
@@ -84,7 +85,6 @@ class ExpectedPartition:
 
 
 Expected = dict[int, ExpectedPartition]
-Policies = Sequence[Mapping[str, object]]
 
 
 def expect(data_folder: Path, policies: Policies, *, partition_count: int, limits: Limits | None = None) -> Expected:
@@ -100,125 +100,6 @@ def expect(data_folder: Path, policies: Policies, *, partition_count: int, limit
 def total(expected: Expected) -> Counter[str]:
     """The counters of all partitions together."""
     return sum((each.counters for each in expected.values()), Counter())
-
-
-# --- policies -------------------------------------------------------------------------------------------------------
-
-
-class Features(NamedTuple):
-    """What policies look at."""
-
-    trace_id: bytes
-    error: bool
-    duration_ns: int
-    operation: int
-    services: frozenset[bytes]
-    stream_ns: int  # of the decision
-
-
-Voter = Callable[[Features], int | None]  # the sampling threshold if it votes to keep, else None
-
-
-class Judges:
-    """All policies of a partition: their votes, and what they remember of the traces judged before."""
-
-    def __init__(self, policies: Policies) -> None:
-        self.percentiles: list[Percentile] = []
-        self.voters = [self._voter(str(policy["type"]), policy) for policy in policies]
-
-    def vote(self, trace: Features) -> dict[int, int]:
-        """The threshold of each policy that votes to keep, by index."""
-        thresholds = {index: voter(trace) for index, voter in enumerate(self.voters)}
-        return {index: threshold for index, threshold in thresholds.items() if threshold is not None}
-
-    def fold(self, trace: Features) -> None:
-        """A first fragment has been decided."""
-        for percentile in self.percentiles:
-            percentile.fold(trace)
-
-    def _voter(self, kind: str, policy: Mapping[str, object]) -> Voter:
-        options = policy.get(kind, {})
-        assert isinstance(options, Mapping)
-        if kind == "error":
-            return lambda trace: 0 if trace.error else None
-        if kind == "latency":
-            least_ns = options["threshold_ms"] * 10**6
-            return lambda trace: 0 if trace.duration_ns >= least_ns else None
-        if kind == "service_pattern":
-            return lambda trace: 0 if _any_matches(trace.services, options["services"]) else None
-        if kind == "consistent_probability":
-            return _consistent_probability(float(options["sampling_percentage"]))
-        assert kind == "latency_percentile", f"the oracle does not know policies of type {kind}"
-        percentile = Percentile(options)
-        self.percentiles.append(percentile)
-        return percentile.vote
-
-
-def _any_matches(services: Iterable[bytes], globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name.decode(errors="replace"), glob) for name in services for glob in globs)
-
-
-def _consistent_probability(percentage: float) -> Voter:
-    if percentage <= 0:
-        return lambda trace: None
-    threshold = 0 if percentage >= 100 else round((1 - percentage / 100) * 2**56)
-    return lambda trace: threshold if int.from_bytes(trace.trace_id[9:], "big") >= threshold else None
-
-
-class Percentile:
-    """latency_percentile: every duration of two half windows, kept one by one.
-
-    An operation's cut is its percentile when last taken: anew whenever a sixteenth more durations are there than then.
-    Durations are compared by their bucket (highest bit and the six bits below it). Operations beyond the busiest share
-    one list.
-    """
-
-    def __init__(self, options: Mapping[str, float]) -> None:
-        self.basis_points = round(options.get("percentile", 95) * 100)
-        self.min_count = int(options.get("min_count", 100))
-        self.half_ns = int(options.get("window_s", 600) * 10**9) // 2
-        self.operations_max = int(options.get("operations_max", 1000))
-        self.half = 0
-        self.now: dict[int, list[int]] = {}
-        self.before: dict[int, list[int]] = {}
-        self.cuts: dict[int, tuple[int, int]] = {}  # count when taken, bucket
-
-    def vote(self, trace: Features) -> int | None:
-        self.turn(trace.stream_ns)
-        operation = trace.operation
-        if operation not in self.now and operation not in self.before and len(self.now) >= self.operations_max:
-            operation = 0
-        durations = self.before.get(operation, []) + self.now.get(operation, [])
-        if len(durations) < self.min_count:
-            return None
-        cut = self.cuts[operation][1] if operation in self.cuts else self.cut(durations)
-        return 0 if bucket(trace.duration_ns) > cut else None
-
-    def fold(self, trace: Features) -> None:
-        self.turn(trace.stream_ns)
-        operation = trace.operation
-        if operation not in self.now and len(self.now) >= self.operations_max:
-            operation = 0
-        self.now.setdefault(operation, []).append(trace.duration_ns)
-        durations = self.before.get(operation, []) + self.now[operation]
-        taken_at = self.cuts.get(operation, (0, 0))[0]
-        if len(durations) >= self.min_count and (not taken_at or len(durations) >= taken_at + max(1, taken_at // 16)):
-            self.cuts[operation] = (len(durations), self.cut(durations))
-
-    def turn(self, stream_ns: int) -> None:
-        half = stream_ns // self.half_ns
-        if half > self.half:
-            self.before = self.now if half == self.half + 1 else {}
-            self.now, self.cuts, self.half = {}, {}, half
-
-    def cut(self, durations: list[int]) -> int:
-        rank = max(1, -(-len(durations) * self.basis_points // 10_000))
-        return sorted(map(bucket, durations))[rank - 1]
-
-
-def bucket(duration_ns: int) -> int:
-    shift = max(0, duration_ns.bit_length() - 7)
-    return shift * 64 + (duration_ns >> shift)
 
 
 # --- the life of a trace --------------------------------------------------------------------------------------------
@@ -241,6 +122,7 @@ class Fragment:
         self.has_root = False
         self.conflicting = False
         self.bytes = 0
+        self.size = 0  # as TracesData, records one after the other
         self.open = True
 
     def add(self, span: WireSpan, offset: int, place: int) -> bool:
@@ -293,7 +175,7 @@ class Replay:
         self.partition = partition
         self.partition_count = partition_count
         self.limits = limits
-        self.judges = Judges(policies)
+        self.judges = Judges(policies, partition_count)
         self.stream_ns = 0
         self.last_ns = 0
         self.has_read = False
@@ -327,18 +209,23 @@ class Replay:
         self.move_time(record.timestamp_ms * 1_000_000)
         self.decide_due()
         try:
-            spans = parse_spans(parse_record(record.value))
+            resources = parse_record(record.value)
+            spans = parse_spans(resources)
             if MOVED_HEADER in record.headers and not all(map(self.is_mine, spans)):
                 raise Malformed("moved once and still not here")
         except Malformed:
             self.result.counters.update(received=1, dead_lettered=1)
             return
         touched: dict[tuple[int, int], Fragment] = {}
+        taken: dict[int, tuple[int, int]] = {}
         for place, span in enumerate(spans):
             self.result.counters["received"] += 1
             fragment = self.take(span, record, place)
             if fragment is not None:
                 touched[fragment.created] = fragment
+                taken[place] = fragment.created
+        for created, size in sizes_by_trace(resources, taken).items():
+            touched[created].size += size
         for _, fragment in sorted(touched.items()):
             if len(fragment.spans) > self.limits.spans_max or fragment.bytes > self.limits.bytes_max:
                 self.decide(fragment, SIZE, self.stream_ns)
@@ -405,15 +292,15 @@ class Replay:
         fragment.open = False
         del self.open[fragment.trace_id]
         features = Features(
-            fragment.trace_id, any(span.error for span in fragment.spans), duration(fragment.spans),
-            operation(fragment.spans), frozenset(span.service for span in fragment.spans), stream_ns,
+            fragment.trace_id, duration(fragment.spans), operation(fragment.spans), fragment.spans, fragment.size,
+            stream_ns,
         )  # fmt: skip
         judgement = self.judge(features, fragment.inherited)
         kept = judgement.verdict != DROP
         decision = ExpectedDecision(
             fragment.trace_id, *judgement, trigger, flags_of(fragment), fragment.first, fragment.cut, stream_ns,
             fragment.inherited.origin_ns if fragment.inherited else stream_ns, features.operation,
-            features.duration_ns, len(fragment.spans), frozenset(fragment.identities if kept else ()),
+            features.duration_ns, len(fragment.spans), fragment.size, frozenset(fragment.identities if kept else ()),
             tuple(fragment.places if kept else ()),
         )  # fmt: skip
         self.result.counters["stored" if kept else "not_sampled"] += len(fragment.spans)

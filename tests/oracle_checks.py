@@ -27,6 +27,7 @@ from tests.oracle_files import (
     read_ledger,
     read_log,
 )
+from tests.oracle_stamps import stamp_differences, unstamped
 
 DIFFERENCES_MAX = 50  # of one kind; the rest are counted
 
@@ -115,7 +116,7 @@ def check_loadgen_record(record: Path, data_folder: Path) -> list[str]:
         differences.append(f"{record}: no acknowledged span: nothing was proved")
     in_store: set[bytes] = set()
     for fragment in stored_fragments(data_folder):
-        for span in parse_spans(parse_record(fragment.spans)):
+        for span in parse_spans(parse_record(unstamped(fragment.spans))):
             packed = _packed_identity(span)
             if packed in in_store:
                 differences.append(f"{fragment.id}: span {span.span_id.hex()} is stored twice")
@@ -169,7 +170,7 @@ def _logged_key(decision: LoggedDecision) -> tuple[bytes, int]:
 def decision_differences(expected: ExpectedDecision, logged: LoggedDecision) -> Iterator[str]:
     for name in (
         "verdict", "trigger", "policy", "votes", "threshold", "flags", "cut", "stream_ns", "origin_ns", "operation",
-        "duration_ns", "span_count",
+        "duration_ns", "span_count", "size_bytes",
     ):  # fmt: skip
         wanted, found = getattr(expected, name), getattr(logged, name)
         if wanted != found:
@@ -185,12 +186,15 @@ def _document_differences(expected: ExpectedDecision, stored: StoredFragment, sp
     day = datetime.fromtimestamp(expected.origin_ns // 10**9, UTC).strftime("%Y.%m.%d")
     if stored.day != day:
         yield f"stored under {stored.day}, expected {day}"
-    if stored.spans != spans:
-        try:
-            found = {span.identity for span in parse_spans(parse_record(stored.spans))}
-        except Malformed as fault:
-            yield f"the stored spans are malformed: {fault}"
-            return
+    try:
+        stored_spans, sent_spans = unstamped(stored.spans), unstamped(spans)
+        found = {span.identity for span in parse_spans(parse_record(stored_spans))}
+    except Malformed as fault:
+        yield f"the stored spans are malformed: {fault}"
+        return
+    if stored_spans == sent_spans:
+        yield from stamp_differences(spans, stored.spans, expected.threshold)
+    else:
         missing, extra = expected.identities - found, found - expected.identities
         yield f"other bytes than expected: {len(missing)} spans missing, {len(extra)} too many"
     if stored.span_count != expected.span_count:

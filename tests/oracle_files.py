@@ -6,15 +6,18 @@ Written from the formats' description alone; it shares no line with the program 
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import xxhash
 
 ERROR_STATUS = 2
+
+Owner = TypeVar("Owner", bound=Hashable)
 
 
 class Malformed(Exception):
@@ -48,6 +51,7 @@ class LoggedDecision(NamedTuple):
     origin_ns: int
     operation: int
     duration_ns: int
+    size_bytes: int
     span_count: int
     identities: tuple[tuple[bytes, int, int], ...]
 
@@ -66,7 +70,12 @@ class WireSpan:
     error: bool
     service: bytes
     name: bytes
-    length: int
+    data: bytes
+    resource: tuple[bytes, ...]  # the Resource message, in as many parts as it came
+
+    @property
+    def length(self) -> int:
+        return len(self.data)
 
     @property
     def identity(self) -> tuple[bytes, int, int]:
@@ -85,6 +94,7 @@ class WireResource(NamedTuple):
 
     other_fields: bytes
     service: bytes
+    resource: tuple[bytes, ...]
     scopes: list[WireScope]
 
 
@@ -157,8 +167,8 @@ def decide_entries(body: bytes) -> Iterator[LoggedDecision]:
     (count,) = struct.unpack_from("<I", body)
     at = 4
     for _ in range(count):
-        fields = struct.unpack_from("<BBBBIQQ16sQQQQQQII", body, at)
-        at += 96
+        fields = struct.unpack_from("<BBBBIQQ16sQQQQQQQII", body, at)
+        at += 104
         identity_count = fields[-1]
         identities = tuple(struct.iter_unpack("<8sBQ", body[at : at + 17 * identity_count]))
         at += 17 * identity_count
@@ -186,15 +196,10 @@ def parse_record(value: bytes) -> list[WireResource]:
 
 def parse_spans(resources: list[WireResource]) -> list[WireSpan]:
     """Every span of a record in order. Raises Malformed."""
-    return [
-        parse_span(span, resource.service)
-        for resource in resources
-        for scope in resource.scopes
-        for span in scope.spans
-    ]
+    return [parse_span(span, resource) for resource in resources for scope in resource.scopes for span in scope.spans]
 
 
-def parse_span(data: bytes, service: bytes) -> WireSpan:
+def parse_span(data: bytes, resource: WireResource) -> WireSpan:
     """One span. Raises Malformed."""
     found: dict[int, int | bytes] = {1: b"", 2: b"", 4: b"", 5: b"", 6: 0, 7: 0, 8: 0}
     wire_types = {1: 2, 2: 2, 4: 2, 5: 2, 6: 0, 7: 1, 8: 1, 15: 2}
@@ -214,7 +219,7 @@ def parse_span(data: bytes, service: bytes) -> WireSpan:
     _demand(len(parent) in (0, 8), "parent span id")
     return WireSpan(
         trace_id, span_id, parent if any(parent) else b"", kind & 0xFF, xxhash.xxh64_intdigest(data),
-        start, end, error, service, name, len(data),
+        start, end, error, resource.service, name, data, resource.resource,
     )  # fmt: skip
 
 
@@ -223,8 +228,87 @@ def frame(number: int, content: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
+def sizes_by_trace(resources: list[WireResource], owners: Mapping[int, Owner]) -> dict[Owner, int]:
+    """Bytes of each owner's part of a record: its spans, by their place, in a resource and scope of their own."""
+    sizes: dict[Owner, int] = defaultdict(int)
+    place = 0
+    for resource in resources:
+        in_resource: dict[Owner, int] = defaultdict(int)
+        for scope in resource.scopes:
+            in_scope: dict[Owner, int] = defaultdict(int)
+            for span in scope.spans:
+                if place in owners:
+                    in_scope[owners[place]] += _framed(len(span))
+                place += 1
+            for owner, size in in_scope.items():
+                in_resource[owner] += _framed(len(scope.other_fields) + size)
+        for owner, size in in_resource.items():
+            sizes[owner] += _framed(len(resource.other_fields) + size)
+    return sizes
+
+
+def _framed(length: int) -> int:
+    return 1 + len(_varint(length)) + length
+
+
+def attributes_of(message: tuple[bytes, ...], number: int) -> dict[bytes, object]:
+    """The attributes in field *number* of a Resource or Span: bytes of a text, bool, int, or None for all else.
+
+    What stands twice counts as it stands first; what cannot be read, a part or an attribute, is not there.
+    """
+    found: dict[bytes, object] = {}
+    for part in message:
+        try:
+            written = [content for field, wire_type, content, _ in _fields(part) if (field, wire_type) == (number, 2)]
+        except Malformed:
+            continue
+        for content in written:
+            try:
+                key, value = _key_value(content)
+            except Malformed:
+                continue
+            found.setdefault(key, value)
+    return found
+
+
+def _key_value(data: bytes) -> tuple[bytes, object]:
+    key, value = b"", None
+    for number, wire_type, content, _ in _fields(data):
+        if (number, wire_type) == (1, 2):
+            key = content
+        elif (number, wire_type) == (2, 2):
+            value = None
+            for kind, kind_type, text, integer in _fields(content):
+                value = _any_value(kind, kind_type, text, integer, before=value)
+    return key, value
+
+
+def _any_value(kind: int, wire_type: int, text: bytes, integer: int, *, before: object) -> object:
+    match kind, wire_type:
+        case 1, 2:
+            return text
+        case 2, 0:
+            return integer != 0
+        case 3, 0:
+            return integer - 2**64 if integer >= 2**63 else integer
+        case (4, 1) | (5 | 6 | 7, 2):
+            return None
+    return before
+
+
+def status_of(span: bytes) -> int:
+    """The status code; the last one that stands there."""
+    code = 0
+    for number, _, content, _ in _fields(span):
+        if number == 15:
+            for part, _, _, integer in _fields(content):
+                code = integer if part == 3 else code
+    return code
+
+
 def _parse_resource_spans(data: bytes) -> WireResource:
     other, service = b"", b""
+    parts: list[bytes] = []
     scopes: list[WireScope] = []
     for number, wire_type, content, raw in _fields_raw(data):
         if number == 2:
@@ -235,7 +319,8 @@ def _parse_resource_spans(data: bytes) -> WireResource:
         if number == 1:
             _demand(wire_type == 2, "ResourceSpans.resource")
             service = service or _service_name(content)
-    return WireResource(other, service, scopes)
+            parts.append(content)
+    return WireResource(other, service, tuple(parts), scopes)
 
 
 def _parse_scope_spans(data: bytes) -> WireScope:

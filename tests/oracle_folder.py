@@ -10,7 +10,8 @@ from pathlib import Path
 import xxhash
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from tests.oracle import ExpectedDecision, ExpectedPartition, Limits, Policies, expect
+from tests.oracle import ExpectedDecision, ExpectedPartition, Limits, expect
+from tests.oracle_policies import Policies
 
 S = 10**9
 T0_MS = 1_790_000_000_000  # the first record's timestamp, unless a test says otherwise

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from spanloom.config import Config, effective, load, reference
 from spanloom.config.kinds import seconds, show_bytes, show_seconds, size_bytes
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.config.sources import from_yaml
+from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import ConfigError
 
 Write = Callable[[str], Path]
@@ -157,7 +158,7 @@ def test_a_wrong_value_is_refused_by_name(overrides: dict[str, str], message: st
             "http.port: expected a whole number from 0 to 65535, found a list of 1 (spanloom.yaml:2)",
         ),
         ("drain_s: .inf\n", "drain_s: expected a time from 0s to 1h, found inf (spanloom.yaml:1)"),
-        ("drain_s: yes\n", "drain_s: expected a time from 0s to 1h, found True (spanloom.yaml:1)"),
+        ("drain_s: true\n", "drain_s: expected a time from 0s to 1h, found True (spanloom.yaml:1)"),
         ("log: 5\n", "log: expected a section with level, format, found 5 (spanloom.yaml:1)"),
         ("- http\n", "spanloom.yaml:1: expected a mapping of sections, found ['http']"),
         ("http:\n  port: 1\n  port: 2\n", "spanloom.yaml:3: port is given twice"),
@@ -291,13 +292,10 @@ def test_the_default_policies_are_good() -> None:
     [
         POLICIES,
         "policies:\n" + POLICIES,
-        "tail_sampling:\n  policies:\n" + "".join(f"    {line}\n" for line in POLICIES.splitlines()),
-        "processors:\n  tail_sampling:\n    decision_wait: 10s\n    policies:\n"
-        + "".join(f"      {line}\n" for line in POLICIES.splitlines()),
     ],
 )
 def test_policies_may_have_a_file_of_their_own(tmp_path: Path, wrapped: str) -> None:
-    """A path stands for the list in that file: bare, under its key, or inside a Collector's configuration."""
+    """A path stands for the list in that file: bare, or under its key."""
     file = tmp_path / "policies.yaml"
     file.write_text(wrapped)
     config = load(None, {"SPANLOOM__SAMPLING__POLICIES": str(file)}, {})
@@ -314,12 +312,15 @@ def test_policies_may_have_a_file_of_their_own(tmp_path: Path, wrapped: str) -> 
         ),
         ("7", "sampling.policies: expected a list of policies, or the path of a YAML file with one, found 7"),
         ("[error]", "sampling.policies[0]: expected a mapping with name and type, found 'error' (spanloom.yaml:2)"),
-        ("[{name: a}]", "sampling.policies[0].type: expected a text, found None (spanloom.yaml:2)"),
+        ("[{name: a}]", "sampling.policies[0].type: expected a text, found nothing (spanloom.yaml:2)"),
         (
             "\n  - {name: a, type: error}\n  - {name: a, type: eror}",
-            "sampling.policies[1].type: expected one of error, latency",
+            "sampling.policies[1].type: expected one of always_sample, latency",
         ),
-        ("\n  - {name: a, type: error}\n  - {name: b, type: eror}", "found 'eror' (spanloom.yaml:4)"),
+        (
+            "\n  - {name: a, type: error}\n  - {name: b, type: eror}",
+            "found 'eror'; did you mean error? (spanloom.yaml:4)",
+        ),
         ("[{name: a, type: b, type: c}]", "spanloom.yaml:2: type is given twice"),
         ("nowhere/at/all.yaml", "nowhere/at/all.yaml: cannot be read: No such file or directory"),
     ],
@@ -333,8 +334,36 @@ def test_a_policies_file_without_a_list_is_refused(tmp_path: Path) -> None:
     """A file that holds no list says what it should hold."""
     file = tmp_path / "policies.yaml"
     file.write_text("policies: 5\n")
-    message = f"{file}: expected a list, or a mapping with policies"
+    message = f"{file}:1: expected a list of policies, or a mapping with policies"
     assert refusal(None, {}, {"sampling.policies": str(file)}) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("policies:\n" + POLICIES + "decision_wait: 10s\n", 6, "decision_wait"),
+        ("tail_sampling:\n  policies: []\n", 1, "tail_sampling"),
+        ("receivers: {}\nprocessors:\n  tail_sampling: {}\n", 1, "receivers"),
+    ],
+)
+def test_a_collector_s_configuration_is_for_import(tmp_path: Path, text: str, line: int, key: str) -> None:
+    """What surrounds the policies in a Collector's configuration is refused by line, and import is pointed at."""
+    file = tmp_path / "policies.yaml"
+    file.write_text(text)
+    message = refusal(None, {}, {"sampling.policies": str(file)})
+    assert message.startswith(f"{file}:{line}: expected policies and nothing else, found the key '{key}'; ")
+    assert "spanloom sampling import" in message
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("on", "on"), ("12:30", "12:30"), ("2026-01-31", "2026-01-31"), ("yes", "yes"), ("09", 9.0), ("1e3", 1000.0)],
+)
+def test_scalars_mean_what_they_mean_to_the_collector(tmp_path: Path, written: str, meant: object) -> None:
+    """A scalar without quotes is read by YAML 1.2: words that look like truth or time are texts."""
+    file = tmp_path / "any.yaml"
+    file.write_text(f"drain_s: {written}\n")
+    assert from_yaml(file, {})["drain_s"].value == meant
 
 
 def test_the_reference_is_current() -> None:

@@ -20,10 +20,8 @@ from tests.oracle import (
     LATE_ERROR,
     NO_POLICY,
     SIZE,
-    THRESHOLD_UNKNOWN,
     ExpectedDecision,
     Limits,
-    Policies,
     expect,
     partition_of,
     total,
@@ -48,6 +46,7 @@ from tests.oracle_folder import (
     write_ledger,
     write_log,
 )
+from tests.oracle_policies import THRESHOLD_UNKNOWN, Policies
 
 # --- when a trace is decided ----------------------------------------------------------------------------------------
 
@@ -61,6 +60,7 @@ def test_a_complete_trace_is_decided_after_quiet(tmp_path: Path) -> None:
             trace_id=A, verdict=KEEP, policy=0, votes=1, threshold=0, trigger=COMPLETE, flags=FLAG_ROOT | FLAG_ERROR,
             first=0, cut=1, stream_ns=T0 + 7 * S, origin_ns=T0 + 7 * S,
             operation=xxhash.xxh64_intdigest(b"shop\x1fop 1"), duration_ns=5_000_001, span_count=2,
+            size_bytes=len(traces(child)) + len(traces(root)),
             identities=frozenset({identity(root), identity(child)}), places=((0, 0), (1, 0)),
         )
     ]  # fmt: skip
@@ -361,7 +361,7 @@ def test_the_first_that_votes_decides_and_the_least_threshold_stands(tmp_path: P
     below = A[:9] + (threshold - 1).to_bytes(7, "big")
     policies: Policies = [
         {"name": "half", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 50}},
-        {"name": "slow", "type": "latency", "latency": {"threshold_ms": 5}},
+        {"name": "slow", "type": "latency", "latency": {"threshold_ms": 4}},
         {"name": "cart", "type": "service_pattern", "service_pattern": {"services": ["cart-*", "sh?p"]}},
         {"name": "errors", "type": "error"},
     ]
@@ -376,6 +376,50 @@ def test_the_first_that_votes_decides_and_the_least_threshold_stands(tmp_path: P
         (DROP, NO_POLICY, 0, THRESHOLD_UNKNOWN),
         (KEEP, 3, 0b1000, 0),
     ]
+
+
+def test_latency_is_whole_milliseconds_as_the_spans_came(tmp_path: Path) -> None:
+    """More than the threshold, in whole ms; an upper bound is kept to if it was so with the spans up to any one."""
+    policies: Policies = [
+        {"name": "slow", "type": "latency", "latency": {"threshold_ms": 4}},
+        {"name": "between", "type": "latency", "latency": {"threshold_ms": 3, "upper_threshold_ms": 4}},
+    ]
+    one, other = span(A, 1), span(A, 2, 1)
+    one.end_time_unix_nano = one.start_time_unix_nano + 4_999_999
+    other.end_time_unix_nano = other.start_time_unix_nano + 9_000_000
+    votes: list[int] = []
+    for order in ([one], [one, other], [other, one]):
+        folder = tmp_path / str(len(votes))
+        folder.mkdir()
+        (decision,) = outcome(folder, [(0, traces(*order)), end(15)], policies).decisions
+        votes.append(decision.votes)
+    assert votes == [0b10, 0b11, 0b01]
+
+
+def test_attributes_of_resource_and_span_are_asked(tmp_path: Path) -> None:
+    """A text is equal, a number within bounds; what is no number is 0; `error` is a tag too."""
+    policies: Policies = [
+        {"name": "text", "type": "string_attribute", "string_attribute": {"key": "service.name", "values": ["shop"]}},
+        {"name": "number", "type": "numeric_attribute",
+         "numeric_attribute": {"key": "n", "min_value": -1, "max_value": 1}},
+        {"name": "error", "type": "error"},
+    ]  # fmt: skip
+    tagged, wrong, failed = span(A, 1), span(B, 1), span(C, 1)
+    tagged.attributes.add(key="n").value.int_value = 2
+    wrong.attributes.add(key="n").value.string_value = "2"
+    failed.attributes.add(key="error").value.string_value = "true"
+    records: Records = [(0, traces(tagged)), (0, traces(wrong, service="x")), (0, traces(failed, service="y"))]
+    result = outcome(tmp_path, [*records, end(6)], policies)
+    assert [each.votes for each in result.decisions] == [0b001, 0b010, 0b100]
+
+
+def test_a_rate_is_spent_and_comes_in_again(tmp_path: Path) -> None:
+    """Two spans at once, one more after each second, of a rate of 1 and its default burst."""
+    policies: Policies = [{"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 1}}]
+    made = [span(bytes([n] * 16), 1) for n in range(1, 6)]
+    times = (0, 0, 0.5, 1.5, 1.9)
+    result = outcome(tmp_path, [*((at, traces(each)) for at, each in zip(times, made, strict=True)), end(9)], policies)
+    assert [each.verdict for each in result.decisions] == [KEEP, KEEP, DROP, KEEP, DROP]
 
 
 def test_a_probability_alone_leaves_its_threshold(tmp_path: Path) -> None:

@@ -9,26 +9,38 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from spanloom.core import kernel
 from spanloom.core.assembly import Harvest
 from spanloom.core.assembly import Limits as AssemblerLimits
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Fragment, Record
-from tests.oracle import COUNTERS, DROP, ExpectedPartition, Limits, Policies, Replay
+from tests.oracle import COUNTERS, DROP, ExpectedPartition, Limits, Replay
 from tests.oracle_checks import decision_differences, reframed
 from tests.oracle_files import LoggedDecision, LogRecord, Tick, decide_entries, parse_record
 from tests.oracle_folder import span, traces
+from tests.oracle_policies import Policies
 
 MS = 10**6
 S = 10**9
 PARTITIONS = 2
 POLICIES: Policies = [
     {"name": "errors", "type": "error"},
-    {"name": "slow", "type": "latency", "latency": {"threshold_ms": 8}},
+    {"name": "slow", "type": "latency", "latency": {"threshold_ms": 9}},
     {
         "name": "p90", "type": "latency_percentile",
         "latency_percentile": {"percentile": 90, "min_count": 5, "window_s": 40, "operations_max": 3},
     },
     {"name": "cart", "type": "service_pattern", "service_pattern": {"services": ["c?rt"]}},
-    {"name": "some", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 20}},
+    {"name": "tag", "type": "string_attribute", "string_attribute": {"key": "service.name", "values": ["cart"]}},
+    {"name": "seven", "type": "numeric_attribute",
+     "numeric_attribute": {"key": "k", "min_value": -7, "max_value": 7, "invert_match": False}},
+    {"name": "short", "type": "latency", "latency": {"threshold_ms": 4, "upper_threshold_ms": 5}},
+    {"name": "ok", "type": "status_code", "status_code": {"status_codes": ["OK"]}},
+    {"name": "some", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 10}},
 ]  # fmt: skip
+RATES: Policies = [
+    {"name": "rate", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 1, "burst_capacity": 9}},
+    {"name": "errors", "type": "error"},
+    {"name": "bytes", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 20, "burst_capacity": 600}},
+    {"name": "many", "type": "span_count", "span_count": {"min_spans": 4, "max_spans": 5}},
+]
 LIMITS = Limits(
     quiet_ns=6 * S, idle_ns=15 * S, age_max_ns=40 * S, remember_ns=60 * S, skew_max_ns=30 * S, spans_max=6,
     bytes_max=700,
@@ -80,26 +92,46 @@ class AwkwardLog:
             kind=self.random.choice([1, 2, 3]),
             name=self.random.choice("abcde"),
         )
-        made.start_time_unix_nano = self.random.choice([0, 1, 2]) and self.time_ms * MS + self.random.randint(0, 3)
+        made.start_time_unix_nano = self.random.choice([0, *[1] * 9]) and self.time_ms * MS + self.random.randint(0, 3)
         made.end_time_unix_nano = self.random.choice([0, 1, 2]) and self.time_ms * MS + self.random.randint(0, 10 * MS)
+        if self.random.random() < 0.06:
+            self.tag(made)
         self.sent.append(made)
         return made
+
+    def tag(self, made: Span) -> None:
+        """Attributes that policies look at: of every kind, wrong, double or cut off."""
+        for _ in range(self.random.choice([1, 1, 2])):
+            value = made.attributes.add(key=self.random.choice(["k", "k", "error", "service.name"])).value
+            match self.random.randrange(5):
+                case 0:
+                    value.string_value = self.random.choice(["", "true", "cart"])
+                case 1:
+                    value.bool_value = self.random.choice([True, False])
+                case 2:
+                    value.int_value = self.random.choice([1, 7, 8, -7, -(2**63)])
+                case 3:
+                    value.double_value = 7.0
+        if self.random.random() < 0.1:
+            made.status.code = made.status.STATUS_CODE_OK
 
     def service(self) -> str:
         return self.random.choice(["shop", "shop", "shop", "cart", ""])
 
 
-def decided_by_oracle(log: AwkwardLog, partition: int) -> ExpectedPartition:
-    replay = Replay(partition, POLICIES, partition_count=PARTITIONS, limits=LIMITS)
+def decided_by_oracle(log: AwkwardLog, partition: int, policies: Policies = POLICIES) -> ExpectedPartition:
+    replay = Replay(partition, policies, partition_count=PARTITIONS, limits=LIMITS)
     records = [LogRecord(each.offset, each.timestamp_ms, dict(each.headers), each.value) for each in log.records]
     return replay.run(records, log.ticks)
 
 
-def decided_by_kernel(log: AwkwardLog, partition: int) -> tuple[list[LoggedDecision], list[Fragment], dict[str, int]]:
+def decided_by_kernel(
+    log: AwkwardLog, partition: int, policies: Policies
+) -> tuple[list[LoggedDecision], list[Fragment], dict[str, int]]:
     """Decisions, kept fragments, counters; everything is read back, stored, skipped and moved at once."""
     limits = AssemblerLimits(**{name: getattr(LIMITS, name) for name in LIMITS.__slots__})
     assembler = kernel.Assembler(limits, partition=partition, partition_count=PARTITIONS)
-    assembler.configure(parse_policies(POLICIES, version=1))
+    assembler.configure(parse_policies(policies, version=1))
     decisions: list[LoggedDecision] = []
     kept: list[Fragment] = []
 
@@ -133,14 +165,15 @@ def bytes_of(places: Sequence[tuple[int, int]], records: Sequence[Record]) -> by
     )
 
 
+@pytest.mark.parametrize("policies", [POLICIES, RATES], ids=["conditions", "rates"])
 @pytest.mark.parametrize("seed", range(60))
-def test_the_assembler_decides_what_the_oracle_expects(seed: int) -> None:
+def test_the_assembler_decides_what_the_oracle_expects(seed: int, policies: Policies) -> None:
     """Same decisions in the same order, same counters, same bytes of every kept fragment."""
     log = AwkwardLog(seed)
     log.write(120)
     for partition in range(PARTITIONS):
-        expected = decided_by_oracle(log, partition)
-        decisions, kept, counters = decided_by_kernel(log, partition)
+        expected = decided_by_oracle(log, partition, policies)
+        decisions, kept, counters = decided_by_kernel(log, partition, policies)
         assert [(each.trace_id, each.first) for each in decisions] == [
             (each.trace_id, each.first) for each in expected.decisions
         ]

@@ -36,9 +36,9 @@ def decide(decisions: Sequence[ExpectedDecision], **changed: int) -> tuple[int, 
     for each in decisions:
         cut = changed.get("cut", each.cut)
         body += struct.pack(
-            "<BBBBIQQ16sQQQQQQII", each.verdict, each.trigger, each.policy, each.flags, 1, each.votes, each.threshold,
+            "<BBBBIQQ16sQQQQQQQII", each.verdict, each.trigger, each.policy, each.flags, 1, each.votes, each.threshold,
             each.trace_id, each.first, cut, each.stream_ns, each.origin_ns, each.operation, each.duration_ns,
-            each.span_count, len(each.identities),
+            each.size_bytes, each.span_count, len(each.identities),
         )  # fmt: skip
         body += b"".join(struct.pack("<8sBQ", *one) for one in sorted(each.identities))
     return DECIDE, 1, body
@@ -100,8 +100,14 @@ DAY = "2026.09.21"  # of T0
 def documents_of(decisions: Sequence[ExpectedDecision]) -> list[tuple[str, int, bytes, ExpectedDecision]]:
     """B's spans and A's, as the records hold them: A's second one under its other service."""
     a, b = (next(each for each in decisions if each.trace_id == trace_id) for trace_id in (A, B))
-    spans_of_a = traces(span(A, 1)) + traces(span(A, 2, 1), service="cart")
-    return [(f"{A.hex()}.log1.0.0", 2, spans_of_a, a), (f"{B.hex()}.log1.0.0", 1, traces(span(B, 1)), b)]
+    spans_of_a = traces(kept(span(A, 1))) + traces(kept(span(A, 2, 1)), service="cart")
+    return [(f"{A.hex()}.log1.0.0", 2, spans_of_a, a), (f"{B.hex()}.log1.0.0", 1, traces(kept(span(B, 1))), b)]
+
+
+def kept(sent: Span) -> Span:
+    """As it is stored by a policy that keeps all."""
+    sent.trace_state = "ot=th:0"
+    return sent
 
 
 def test_a_store_that_holds_what_it_must_has_no_difference(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 /*
  * Fuzzes the assembler: assembler SEED ROUNDS FILE... leads assemblers through lives of damaged records, ticks, skips,
- * jumps, pressure, confirmations and restarts from their own ledger, under the sanitizers. In every third life some
- * allocation fails: then the life ends, and everything must still be freed once. Beside memory it holds: the books
- * balance, and when all is resolved every offset is safe.
+ * jumps, pressure, other policies, confirmations and restarts from their own ledger, under the sanitizers. In every third
+ * life some allocation fails: then the life ends, and everything must still be freed once. Beside memory it holds: the
+ * books balance, and when all is resolved every offset is safe.
  */
 #define SL_FAIL_ALLOCATIONS
 #include <assert.h>
 
 #include "feed.h"
 #include "mutation.h"
+#include "samplerstate.h"
 
 #define KEPT_MAX 64
 #define BODIES_MAX 64
@@ -26,31 +27,140 @@ typedef struct {
     size_t body_sizes[BODIES_MAX], body_count;
 } sl_life;
 
-static int match_by_length(void *context, const uint8_t *name, size_t size, uint64_t *matches) {
+static int match_by_letter(void *context, uint32_t group, const uint8_t *text, size_t size, sl_bits *matches) {
     (void)context;
-    *matches = size && name[0] == 's' ? 1u << 3 : 0;
+    *matches = (sl_bits){0};
+    if (size && text[0] == 's') sl_bits_set(matches, group);
+    return SL_OK;
+}
+
+static sl_slice text_of(const char *text) { return (sl_slice){(const uint8_t *)text, strlen(text)}; }
+
+/* Any predicates, on what the corpus and damage to it hold. */
+static int put_predicates(sl_dice *dice, sl_predicates *to) {
+    static const char *const keys[] = {"service.name", "k", "error", "k2", "", "host", "ot"};
+    static const char *const texts[] = {"a", "ab", "", "true", "shop", "404"};
+    for (size_t count = sl_choose(dice, 12); count; count--) {
+        sl_predicate_kind kind = (sl_predicate_kind)sl_choose(dice, SL_PREDICATE_ERROR + 1);
+        sl_slice key = text_of(keys[sl_choose(dice, 7)]);
+        uint32_t group;
+        if (sl_put_predicate(to, kind, key, (int64_t)sl_choose(dice, 8) - 2, (int64_t)sl_choose(dice, 9), &group)) {
+            return SL_NO_MEMORY;
+        }
+        if (kind != SL_PREDICATE_TEXT && kind != SL_PREDICATE_STATE) continue;
+        for (size_t more = sl_choose(dice, 4); more; more--) {
+            if (sl_put_text(to, kind, key, text_of(texts[sl_choose(dice, 6)]))) return SL_NO_MEMORY;
+        }
+    }
+    to->asks_rv = sl_choose(dice, 2);
+    return SL_OK;
+}
+
+/* Give the node something to look at. */
+static int put_state(sl_dice *dice, sl_program *to, sl_node *node) {
+    int64_t second = 1000000000;
+    sl_state_kind kind = node->op == SL_OP_PERCENTILE ? SL_STATE_PERCENTILES
+                         : node->op == SL_OP_EMA      ? SL_STATE_SHARES
+                                                      : SL_STATE_BUCKET;
+    node->first_state = (uint32_t)to->states.count;
+    sl_state *state = sl_program_add_state(to, kind);
+    if (!state) return SL_NO_MEMORY;
+    if (kind == SL_STATE_PERCENTILES) {
+        state->of.percentiles = (sl_percentiles){.percentile_bp = 5000, .min_count = 2, .half_ns = 10 * second,
+                                                 .operations_max = 3};
+    } else if (kind == SL_STATE_SHARES) {
+        state->of.shares = (sl_shares){.goal = 1 + sl_choose(dice, 1 << 20), .interval_ns = 3 * second,
+                                       .weight = 1 + (uint32_t)sl_choose(dice, 256), .operations_max = 3};
+    } else {
+        state->charge = (uint32_t)sl_choose(dice, 64);
+        state->of.bucket = sl_token_bucket_new((int64_t)sl_choose(dice, 1000), (int64_t)sl_choose(dice, 1000),
+                                               sl_choose(dice, 2), 1);
+    }
+    return SL_OK;
+}
+
+/* A leaf, or the one or two children of a node; the children stand where the next nodes will. */
+static int put_node(sl_dice *dice, sl_program *to, bool may_nest) {
+    sl_node *node = sl_nodes_add(&to->nodes);
+    if (!node) return SL_NO_MEMORY;
+    *node = (sl_node){.op = (sl_op)sl_choose(dice, may_nest ? SL_OP_COMPOSITE + 1 : SL_OP_NOT), .low = 1, .high = 9};
+    if (node->op == SL_OP_PREDICATE && !to->predicates.count) node->op = SL_OP_ALWAYS;
+    if (to->predicates.count) node->predicate = (uint32_t)sl_choose(dice, to->predicates.count);
+    node->inverted = sl_choose(dice, 2);
+    node->is_chance = sl_choose(dice, 2);
+    node->threshold = sl_choose(dice, 2) ? SL_RANDOMNESS_END / 2 : SL_RANDOMNESS_END;
+    node->salted = sl_roll(dice);
+    if (node->op >= SL_OP_NOT) node->child_count = 1 + (node->op != SL_OP_NOT && sl_choose(dice, 2));
+    bool looks = node->op == SL_OP_PERCENTILE || node->op == SL_OP_EMA || node->op == SL_OP_BUCKET;
+    if (node->op == SL_OP_COMPOSITE && node->child_count == 2 && put_state(dice, to, node)) return SL_NO_MEMORY;
+    if ((looks || node->op == SL_OP_COMPOSITE) && put_state(dice, to, node)) return SL_NO_MEMORY;
+    if (node->op == SL_OP_COMPOSITE) node->first_state -= node->child_count - 1;
+    return SL_OK;
+}
+
+/* Any program. */
+static int put_program(sl_dice *dice, sl_program *to) {
+    size_t policies = 1 + sl_choose(dice, 5);
+    if (put_predicates(dice, &to->predicates)) return SL_NO_MEMORY;
+    for (size_t i = 0; i < policies; i++) {
+        uint32_t *place = sl_order_add(&to->order);
+        if (!place || put_node(dice, to, true)) return SL_NO_MEMORY;
+        *place = (uint32_t)i;
+    }
+    for (size_t i = 0; i < to->nodes.count; i++) {
+        to->nodes.items[i].first_child = (uint32_t)to->nodes.count;
+        for (uint32_t left = to->nodes.items[i].child_count; left; left--) {
+            if (put_node(dice, to, i < policies && sl_choose(dice, 2))) return SL_NO_MEMORY;
+        }
+    }
+    to->version = (uint32_t)sl_choose(dice, 4);
+    return SL_OK;
+}
+
+static int configure(sl_dice *dice, sl_assembler *a) {
+    sl_program program;
+    sl_program_start(&program);
+    if (put_program(dice, &program)) {
+        sl_program_free(&program);
+        return SL_NO_MEMORY;
+    }
+    sl_program *before = &a->sampler.program;
+    for (size_t i = 0; i < program.states.count && i < before->states.count; i++) {
+        if (program.states.items[i]->kind == before->states.items[i]->kind && sl_choose(dice, 2)) {
+            sl_program_take_state(&program, i, before, i);
+        }
+    }
+    sl_sampler_configure(&a->sampler, program);
+    a->sampler.rate = (double)sl_choose(dice, 5) / 4;
+    return SL_OK;
+}
+
+/* Write what the sampler has gathered. */
+static int store_state(const sl_sampler *sampler) {
+    for (size_t i = 0; i < sampler->program.states.count; i++) {
+        const sl_state *state = sampler->program.states.items[i];
+        uint8_t *bytes = malloc(sl_state_size(state));
+        assert(bytes);
+        int status = sl_state_store(state, bytes);
+        free(bytes);
+        if (status) return status;
+    }
     return SL_OK;
 }
 
 static sl_assembler *new_assembler(sl_dice *dice) {
     sl_assembler *a = calloc(1, sizeof *a);
-    sl_percentiles *percentiles = calloc(1, sizeof *percentiles);
-    assert(a && percentiles);
+    assert(a);
     int64_t second = 1000000000;
-    *percentiles = (sl_percentiles){.percentile_bp = 5000, .min_count = 2, .half_ns = 10 * second, .operations_max = 3};
     a->limits = (sl_limits){2 * second, 5 * second, 20 * second, (int64_t)sl_choose(dice, 40) * second, 60 * second,
                             3 + sl_choose(dice, 50), 300 + sl_choose(dice, 5000), 100 + sl_choose(dice, 2000)};
     a->partition_count = 1 + (uint32_t)sl_choose(dice, 2);
     a->last_timestamp_ns = -1;
     a->key = (sl_key){sl_roll(dice), sl_roll(dice)};
-    a->sampler.policies[0].kind = SL_POLICY_ERROR;
-    a->sampler.policies[1] = (sl_policy){SL_POLICY_PERCENTILE, 0, percentiles};
-    a->sampler.policies[2] = (sl_policy){SL_POLICY_PROBABILITY, (uint64_t)1 << 55, NULL};
-    a->sampler.policies[3].kind = SL_POLICY_SERVICE;
-    a->sampler.count = (uint32_t)(2 + sl_choose(dice, 3));
-    a->sampler.asks_services = a->sampler.count == 4;
-    a->sampler.configuration = 1;
-    a->sampler.services.matcher = match_by_length;
+    sl_sampler_start(&a->sampler);
+    a->sampler.matches.matcher = match_by_letter;
+    int status = configure(dice, a);
+    assert(status == SL_OK);
     return a;
 }
 
@@ -106,7 +216,7 @@ static void confirm_some(sl_life *life, size_t count) {
     for (; count && a->awaiting.head < a->awaiting.tail; count--) {
         sl_verdict verdict = sl_confirm(a);
         if (!verdict.gathering) continue;
-        size_t size = sl_gathering_bytes(verdict.gathering);
+        size_t size = verdict.gathering->chunk_bytes;
         uint8_t *bytes = malloc(size + 1);
         assert(bytes);
         sl_gathering_write(verdict.gathering, bytes);
@@ -162,9 +272,12 @@ static int step(sl_life *life) {
     case 1: status = sl_shed(a, (int64_t)sl_choose(&life->dice, 1000)); break;
     case 2: status = sl_skip(a, life->next++, life->now_ns); break;
     case 3: status = sl_jump(a, life->next = a->offset + 1 + sl_choose(&life->dice, 3)); break;
-    case 4: return restart(life);
+    case 4: return sl_choose(&life->dice, 2) ? restart(life) : configure(&life->dice, a);
     case 5: case 6: confirm_some(life, sl_choose(&life->dice, 10)); break;
-    case 7: resolve_all(life); break;
+    case 7:
+        resolve_all(life);
+        status = store_state(&a->sampler);
+        break;
     default: return feed_some(life);
     }
     if (status == SL_OK) harvest(life);

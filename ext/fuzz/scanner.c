@@ -1,11 +1,13 @@
 /*
  * Fuzzes the scanner: scanner SEED ROUNDS FILE... damages the files' bytes and scans them, under the sanitizers.
- * Beside reading within bounds it holds: what is framed again can be scanned, and holds as many spans.
+ * Beside reading within bounds it holds: what is framed again can be scanned, and holds as many spans; what is stamped
+ * holds as many too, and is not changed by stamping it again.
  */
 #include <assert.h>
 
 #include "feed.h"
 #include "mutation.h"
+#include "stamping.h"
 
 static void split_and_scan(sl_scan *scan, sl_traces *traces, const sl_key *key) {
     sl_scan again = {0};
@@ -28,6 +30,24 @@ static void split_and_scan(sl_scan *scan, sl_traces *traces, const sl_key *key) 
     sl_scan_free(&again);
 }
 
+static void stamp_twice(sl_slice record, size_t spans, uint64_t threshold) {
+    sl_bytes once = {0}, twice = {0};
+    sl_reader reader = {record.at, record.at, record.at + record.size};
+    sl_scan scan = {0};
+    sl_fault fault;
+    int changed, again;
+    assert(sl_stamp_traces(&once, reader, threshold, &changed, &fault) == SL_OK);
+    if (changed) {
+        sl_slice stamped = {once.items, once.count};
+        reader = (sl_reader){stamped.at, stamped.at, stamped.at + stamped.size};
+        assert(sl_stamp_traces(&twice, reader, threshold, &again, &fault) == SL_OK && !again);
+        assert(sl_scan_record(&scan, stamped, &fault) == SL_OK && scan.spans.count == spans);
+    }
+    sl_scan_free(&scan);
+    sl_bytes_free(&once);
+    sl_bytes_free(&twice);
+}
+
 int main(int argc, char **argv) {
     if (argc < 4) return 2;
     sl_dice dice = {strtoull(argv[1], NULL, 10) * 2 + 1};
@@ -47,6 +67,8 @@ int main(int argc, char **argv) {
             good++;
             assert(sl_group(&traces, &scan, &key) == SL_OK);
             split_and_scan(&scan, &traces, &key);
+            uint64_t threshold = sl_roll(&dice) >> (8 - sl_choose(&dice, 2));
+            stamp_twice((sl_slice){exact, sample.size}, scan.spans.count, threshold);
         } else {
             assert(fault.kind != SL_FAULT_NONE && fault.position <= sample.size);
         }

@@ -11,6 +11,14 @@ class ConfigError(SpanloomError):
     """The operator must act: the message names the key, the value given and the values accepted. Exit status 2."""
 
 
+class PolicyRefused(ConfigError):
+    """A sampling policy that cannot be run. `path` leads to it: its index in the list, then keys and indices."""
+
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 @dataclass(slots=True)
 class DecodeError(SpanloomError):
     """Bytes that are not what they claim to be: counted, dead-lettered or answered with 400, never fatal.
@@ -43,6 +51,10 @@ class SourceUnavailable(Unavailable):
 
 class LedgerUnavailable(Unavailable):
     """The ledger cannot be read or appended to now; an append may have been applied (design, section 6)."""
+
+
+class PoliciesUnavailable(Unavailable):
+    """The versions of the policies cannot be read or appended to now; an append may have been applied."""
 
 
 class StoreUnavailable(Unavailable):

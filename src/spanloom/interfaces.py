@@ -16,6 +16,7 @@ from spanloom.model import (
     LedgerRecord,
     Message,
     PartitionChange,
+    PolicyVersion,
     Record,
 )
 
@@ -111,6 +112,24 @@ class Ledger(Protocol):
 
     async def end(self, partition: int) -> int:
         """The position after the last record."""
+
+
+class PolicyLog(Protocol):
+    """Versions of the sampling policies, one log for all processes; core/sampling/versions.py says which count."""
+
+    async def append(self, written: PolicyVersion) -> None:
+        """Write a version; durable when it returns. It counts only if it is above all before it: read, and look for
+        its mark. Raises PoliciesUnavailable: it may be there, or may come to be.
+        """
+
+    async def read(self) -> Sequence[PolicyVersion]:
+        """Every version that counts, in order, all that were acknowledged before. Raises PoliciesUnavailable."""
+
+    async def next_after(self, version: int) -> Sequence[PolicyVersion]:
+        """Wait for versions above *version*; those that count, one at least. A cancelled call loses nothing.
+
+        Raises PoliciesUnavailable.
+        """
 
 
 class TraceStore(Protocol):

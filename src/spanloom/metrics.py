@@ -79,6 +79,16 @@ METRICS = {
             "spanloom_actor_restarts_total", Kind.COUNTER, "restarts", "Crashed actors put back to work", ("child",)
         ),
         Metric("spanloom_ledger_appends_total", Kind.COUNTER, "records", "Ledger records appended", _PARTITION),
+        Metric(
+            "spanloom_policy_version", Kind.GAUGE, "version", "Version of the sampling policies in force", _PARTITION
+        ),
+        Metric(
+            "spanloom_sampling_rate",
+            Kind.GAUGE,
+            "ratio",
+            "What load has left of the policies' consistent probabilities: 1 where nothing is bent",
+            _PARTITION,
+        ),
         Metric("spanloom_store_writes_total", Kind.COUNTER, "documents", "Documents the store made durable"),
         Metric("spanloom_store_rejected_total", Kind.COUNTER, "documents", "Documents the store will never accept"),
         # The intake's own: accepted = produced + dropped_head + dropped_shed + refused + waiting.

@@ -51,6 +51,17 @@ class LedgerRecord(NamedTuple):
     body: bytes
 
 
+class PolicyVersion(NamedTuple):
+    """One version of the sampling policies, as the log of versions has it."""
+
+    version: int
+    body: bytes  # canonical JSON: PolicySet.body
+    author: str
+    written_unix_ms: int
+    comment: str
+    mark: str  # of this record alone: two that write one version are told apart by it
+
+
 @dataclass(frozen=True, slots=True)
 class Assigned:
     """The group gives us these partitions, beside those we have."""
@@ -124,7 +135,7 @@ class Decision:
     trigger: Trigger
     policy: int  # index of the deciding policy in its version's list, NO_POLICY if none voted
     policy_version: int
-    votes: int  # bit i is set when policy i voted to keep
+    votes: int  # bit i: policy i spoke; those above the policies say which inner rates were charged (program.py)
     threshold: int  # 0 .. 2^56 - 1 (OpenTelemetry consistent sampling), or THRESHOLD_UNKNOWN
     flags: int  # FLAG_*
     first: int  # offset of the fragment's first span
@@ -134,6 +145,7 @@ class Decision:
     operation: int  # XXH64 of service, 0x1f, span name: of the root, else of the earliest span
     duration_ns: int  # max end - min start over the fragment's spans
     span_count: int
+    size_bytes: int = 0  # of its TracesData, as it is stored
     identities: tuple[Identity, ...] = ()  # of kept fragments only
 
 
@@ -170,8 +182,9 @@ class Span:
     resource: dict[str, AttributeValue] = field(default_factory=dict)
     status_message: str = ""
     events: tuple[dict[str, AttributeValue], ...] = ()
-    content: int = 0  # Identity.content
+    content: int = 0  # a hash, the same whatever `th` it was stored with
     undecodable: str = ""  # why the span's body could not be read; ids and times are still right
+    trace_state: str = ""  # W3C's, as it is stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ from itertools import count
 import trio
 import trio.testing
 
-from spanloom.actors.context import Board, PartitionSettings, World
+from spanloom.actors.context import Board, Orders, PartitionSettings, World
 from spanloom.actors.partition import run_partition
 from spanloom.actors.supervisor import ChildSpec, supervise
 from spanloom.adapters.memory import MemoryCache, MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
 from spanloom.core.assembly import Limits
 from spanloom.core.partitioning import partition_of
 from spanloom.core.restart import RestartBudget
+from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import LedgerUnavailable, OutletUnavailable, StoreRejected, StoreUnavailable
 from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SAMPLING_DECISIONS, TRACES_COMPLETE, Document, Message
 from tests.spans import T0_MS, Sp, trace_id, traces_data
@@ -46,7 +47,7 @@ class Town:
         self.store = MemoryStore(faults=self.faults["store"])
         self.outlet = MemoryOutlet(faults=self.faults["outlet"])
         self.board = Board(partition_count)
-        self.settings = PartitionSettings(limits=Limits(), policies=KEEP_ALL)
+        self.settings = PartitionSettings(limits=Limits(), orders=Orders(parse_policies(KEEP_ALL, version=1)))
         self.budget = RestartBudget(10, 60)
         numbers = count(1)
         self.world = World(

@@ -18,15 +18,17 @@ from spanloom.adapters.kafka.handle import Place
 from spanloom.adapters.kafka.ledger import KafkaLedger
 from spanloom.adapters.kafka.log import KafkaLog
 from spanloom.adapters.kafka.outlet import KafkaOutlet
+from spanloom.adapters.kafka.policies import KafkaPolicyLog
 from spanloom.adapters.kafka.publisher import Publisher
 from spanloom.adapters.kafka.reader import Consumers
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.source import KafkaSource
-from spanloom.errors import LedgerUnavailable, OutletUnavailable, SourceUnavailable, Unavailable
-from spanloom.interfaces import PartitionReader
+from spanloom.errors import LedgerUnavailable, OutletUnavailable, PoliciesUnavailable, SourceUnavailable, Unavailable
+from spanloom.interfaces import PartitionReader, PolicyLog
 from spanloom.model import (
     DEAD_LETTERS,
     LEDGER,
+    POLICIES,
     SAMPLING_DECISIONS,
     SPANS,
     TRACES_COMPLETE,
@@ -70,7 +72,7 @@ class KafkaRig(Rig):
         """*reader*: see KafkaSettings."""
         self.clock = Clock()
         self.prefix = f"test-{os.getpid()}-{next(_runs)}-"
-        names = {name: self.prefix + name for name in (SPANS, LEDGER, *OUTGOING)}
+        names = {name: self.prefix + name for name in (SPANS, LEDGER, POLICIES, *OUTGOING)}
         self.settings = KafkaSettings(server.brokers, group=self.prefix + "group", topics=names, reader=reader)
         self.admin = self._new_admin()
         counts = {SPANS: PARTITIONS, LEDGER: PARTITIONS}
@@ -118,6 +120,11 @@ class KafkaRig(Rig):
         """The topic's ledger."""
         self.close_clients()
         return KafkaTestLedger(self, self.fetchers())
+
+    async def policies(self) -> PolicyLog:
+        """The topic's versions."""
+        self.close_clients()
+        return KafkaPolicyLog(self.publisher(PoliciesUnavailable), self.fetchers(), self.settings.topic(POLICIES))
 
     async def store(self) -> DailyStore:
         """Kafka is no store."""
@@ -169,7 +176,7 @@ class KafkaRig(Rig):
     def close(self) -> None:
         """Close everything and delete the topics."""
         self.close_clients()
-        self.admin.delete_topics([self.settings.topic(name) for name in (SPANS, LEDGER, *OUTGOING)])
+        self.admin.delete_topics([self.settings.topic(name) for name in (SPANS, LEDGER, POLICIES, *OUTGOING)])
 
 
 class KafkaTestLog(Log):

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from spanloom.adapters.memory import MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
+from spanloom.adapters.memory import MemoryLedger, MemoryLog, MemoryOutlet, MemoryPolicyLog, MemoryStore
+from spanloom.adapters.policy_file import FilePolicyLog
 from spanloom.adapters.sqlite import DataFolder, SqliteLedger, SqliteLog, SqliteOutlet, SqliteStore
-from spanloom.interfaces import Ledger, Outlet, PartitionReader, SpanLog, SpanSource, TraceStore
+from spanloom.interfaces import Ledger, Outlet, PartitionReader, PolicyLog, SpanLog, SpanSource, TraceStore
 from spanloom.model import Record
 
 PARTITIONS = 4
@@ -90,6 +91,10 @@ class Rig(Protocol):
         """The outgoing topics."""
 
     @abstractmethod
+    async def policies(self) -> PolicyLog:
+        """The versions of the policies."""
+
+    @abstractmethod
     def close(self) -> None:
         """Release everything."""
 
@@ -119,6 +124,10 @@ class MemoryRig(Rig):
     async def outlet(self) -> ReadableOutlet:
         """A new outlet."""
         return MemoryOutlet(wall_ms=self.clock)
+
+    async def policies(self) -> PolicyLog:
+        """A new log of versions."""
+        return MemoryPolicyLog()
 
     def close(self) -> None:
         """Nothing to release."""
@@ -154,6 +163,10 @@ class SqliteRig(Rig):
     async def outlet(self) -> ReadableOutlet:
         """The folder's outlet."""
         return SqliteOutlet(self.folder(), wall_ms=self.clock)
+
+    async def policies(self) -> PolicyLog:
+        """The folder's versions."""
+        return FilePolicyLog(self.path)
 
     def folder(self) -> DataFolder:
         """The folder, opened again."""

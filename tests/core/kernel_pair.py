@@ -7,9 +7,11 @@ from typing import Protocol, TypeVar
 
 from spanloom.core._pure.assembler import Assembler
 from spanloom.core.assembly import AssemblerStatistics, Harvest, Limits, Position
-from spanloom.core.sampling.policies import PolicySet, parse_policies
+from spanloom.core.sampling.policies import PolicySet
+from spanloom.core.sampling.written import parse_policies
 from spanloom.model import MOVED_HEADER, Decision, Fragment, Record
 from tests.core.otlp_bytes import Universe, Writer, trace_id_of
+from tests.core.policies_written import Written, changed, written_policies
 
 T0_MS = 1_700_000_000_000
 S = 1_000_000_000
@@ -21,6 +23,7 @@ class Kernel(Protocol):
 
     def restore(self, start: Position) -> None: ...
     def configure(self, policies: PolicySet) -> None: ...
+    def set_rate(self, rate: float) -> None: ...
     def recall(self, entries: bytes) -> None: ...
     def sampler_state(self) -> bytes: ...
     def restore_sampler(self, state: bytes) -> None: ...
@@ -47,7 +50,7 @@ def make(assembler: type[Assembler], limits: Limits, partition: int, partition_c
     return assembler(limits, partition=partition, partition_count=partition_count)
 
 
-POLICIES: tuple[dict[str, object], ...] = (
+POLICIES: tuple[Written, ...] = (
     {"name": "errors", "type": "error"},
     {"name": "slow", "type": "latency", "latency": {"threshold_ms": 1}},
     {"name": "shops", "type": "service_pattern", "service_pattern": {"services": ["shop*", "k[äa]se"]}},
@@ -61,10 +64,11 @@ POLICIES: tuple[dict[str, object], ...] = (
 )  # fmt: skip
 
 
-def some_policies(random: Random, version: int) -> PolicySet:
-    """A few of the policies, in any order; often without the generous ones, so that traces are dropped."""
-    count = random.choice((1, 1, 2, 3, 5, len(POLICIES)))
-    return parse_policies(random.sample(POLICIES, count), version=version)
+def some_policies(random: Random) -> list[Written]:
+    """Any policies, or a few of these, in any order; often without the generous ones, so that traces are dropped."""
+    if random.randrange(4):
+        return written_policies(random)
+    return random.sample(POLICIES, random.choice((1, 1, 2, 3, 5, len(POLICIES))))
 
 
 def some_limits(random: Random) -> Limits:
@@ -133,7 +137,8 @@ class Life:
         self._skips: set[int] = set()
         self._ledger: list[bytes] = []
         self._version = 1
-        self._policies = some_policies(random, 1)
+        self._written = some_policies(random)
+        self._policies = parse_policies(self._written, version=1)
         self._starts = [Position(0, 0, -1, AssemblerStatistics(0, 0, 0, 0, 0, 0).tally)]
         self._state: bytes | None = None
         self.restarts = 0
@@ -154,6 +159,7 @@ class Life:
         acts = (
             [self._feed] * 12 + [self._confirm] * 4 + [self._resolve] * 4 + [self._settle] * 2
             + [self._tick, self._shed, self._skip, self._jump, self._configure, self._carry_sampler, self._restart]
+            + [self._set_rate]
         )  # fmt: skip
         for _ in range(steps):
             self._random.choice(acts)()
@@ -239,9 +245,16 @@ class Life:
 
     def _configure(self) -> None:
         self._version += 1
-        self._policies = some_policies(self._random, self._version)
+        random = self._random
+        again = random.randrange(2) == 0
+        self._written = changed(random, self._written, self._version) if again else some_policies(random)
+        self._policies = parse_policies(self._written, version=self._version)
         self._state = None
         self.pair(lambda kernel: kernel.configure(self._policies))
+
+    def _set_rate(self) -> None:
+        rate = self._random.choice((0.0, 0.1, 0.5, 1.0, self._random.random()))
+        self.pair(lambda kernel: kernel.set_rate(rate))
 
     def _carry_sampler(self) -> None:
         self._state = self.pair(lambda kernel: kernel.sampler_state())

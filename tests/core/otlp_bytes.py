@@ -5,6 +5,18 @@ from random import Random
 
 SERVICES = (b"", b"shop", b"shop-eu", b"pay", b"p\xffy", "käse".encode(), b"a" * 300)
 NAMES = (b"", b"GET", b"POST /a", b"\xff\xfe")
+KEYS = (b"error", b"k", b"k2", b"key 3", b"service.name", "schlüssel".encode(), b"")
+TEXTS = (b"a", b"ab", b"true", b"", "ä".encode(), b"\xff", "\ufffd".encode(), b"404", b"x" * 300)
+STATE_KEYS = ("k", "ot", "t@v", "9t@v")
+STATE_VALUES = ("a", "rv:00000000000000", "b c")
+STATES = (
+    b"k=a", b"k=a,ot=th:8", b"ot=rv:00000000000000", b"ot=th:8;rv:ffffffffffffff", b"ot=rv:fffffffffffff,k=a",
+    b" k=a ,\t", b"k=a,k=b", b"K=a", b"k=", b"t@v=a, 9t@v=b c", b",,k=a,", b"k=\xff", b"9t@v=\xc3\xa4", b"k=a=b",
+    b"", b"ot=rv:7fffffffffffff;rv:00000000000000", b",".join(b"k%d=a" % number for number in range(32)),
+    b",".join(b"k%d=a" % number for number in range(33)), b"k=" + b"v" * 256, b"k=" + b"v" * 257, b"a" * 257 + b"=1",
+    b"ot=" + b"x" * 238, b"ot=" + b"x" * 251 + b";th:8", b"ot=th:fffffffffffffe", b"ot=;;th:8;a:b;th:9", b"ot=th:xyz",
+    b",".join([b"k%d=a" % number for number in range(31)] + [b"ot=a:b"]),
+)  # fmt: skip
 
 
 def varint(value: int, padding: int = 0) -> bytes:
@@ -89,16 +101,68 @@ class Writer:
             odd = random.choice((bytes(3), b"abc", bytes(16))) if self._once_in(100) else None
             fields.append(self.nested(4, odd or parent.to_bytes(8, "big")))
         fields += [self.nested(5, random.choice(NAMES)), self.number(6, random.choice((2, 2, 2, 3, 258)))]
+        if self._once_in(200):
+            start = random.choice((1 << 63, (1 << 64) - (1 << 24)))
         fields.append(self.fixed(7, start))
         fields.append(self.fixed(8, random.choice((0, start + 10, start + 10, start + random.randrange(1 << 24)))))
+        if not self.universe.plain:
+            fields += self._sights()
         if random.randrange(4) == 0:
             status = self.nested(2, b"why") + self.number(3, random.choice((2, 2, 1, 0)))
             fields.append(self.nested(15, self._assemble([status])))
         return self._assemble(fields)
 
+    def _sights(self) -> list[bytes]:
+        """What policies look at in a span."""
+        random = self._random
+        fields = [self.nested(9, self._any_attribute()) for _ in range(random.choice((0, 0, 0, 1, 1, 2, 3)))]
+        if self._once_in(40):
+            fields.append(self.number(9, 1))
+        if self._once_in(4):
+            fields.append(self.nested(3, random.choice(STATES)))
+        if self._once_in(60):
+            fields.append(random.choice((self.number(3, 1), self.number(16, 1))))
+        if self._once_in(4):
+            fields.append(
+                self._varint(16 << 3 | 5) + random.choice((0, 1, 256, 0x101, 0xFFFFFFFF)).to_bytes(4, "little")
+            )
+        return fields
+
+    def _any_attribute(self) -> bytes:
+        """A KeyValue of a key and a value that policies know, well-formed or not."""
+        random = self._random
+        fields = [self.nested(1, random.choice(KEYS)), self.nested(2, self._any_value())]
+        if self._once_in(10):
+            fields.append(random.choice((self.nested(1, random.choice(KEYS)), self.nested(2, self._any_value()))))
+        if self._once_in(30):
+            fields.append(random.choice((self.number(1, 1), self.number(2, 1), b"\x0a\x7f", b"\x12\x02\x0a")))
+        if self._once_in(20):
+            del fields[random.randrange(2)]
+        return self._assemble(fields)
+
+    def _any_value(self) -> bytes:
+        random = self._random
+        values = [
+            lambda: self.nested(1, random.choice(TEXTS)),
+            lambda: self.nested(1, random.choice(TEXTS)),
+            lambda: self.number(2, random.choice((0, 1, 1, 1 << 40))),
+            lambda: self.number(3, random.choice((0, 1, 3, 5, 404, (1 << 64) - 3, 1 << 63))),
+            lambda: self.fixed(4, 1),
+            lambda: self.nested(5, b""),
+            lambda: self.nested(7, b"true"),
+            lambda: random.choice((self.number(1, 1), self.nested(3, b"a"), b"\x0a\x05a", b"\x08")),
+        ]
+        fields = [random.choice(values[:3] if self._once_in(2) else values)()]
+        if self._once_in(15):
+            fields.append(random.choice(values)())
+        return self._assemble(fields)
+
     def _resource(self) -> bytes:
         attribute = self._attribute(b"service.name", self._random.choice(SERVICES))
-        return self._assemble([self._attribute(b"host", b"h")] * self._random.randrange(2) + [attribute])
+        fields = [self._attribute(b"host", b"h")] * self._random.randrange(2) + [attribute]
+        if self._once_in(3):
+            fields.append(self.nested(1, self._any_attribute()))
+        return self._assemble(fields)
 
     def _attribute(self, key: bytes, value: bytes) -> bytes:
         body = self.number(3, 5) if self._once_in(20) else self.nested(1, value)
@@ -110,6 +174,8 @@ class Writer:
         resources = []
         for _ in range(random.choice((1, 1, 1, 2, 3, 0) if not self.universe.plain else (1,))):
             fields = [self.nested(1, self._resource())] if not self._once_in(10) else []
+            if self._once_in(20):
+                fields.append(self.nested(1, self._any_attribute()))
             for _ in range(random.choice((1, 1, 1, 2, 0) if not self.universe.plain else (1,))):
                 scope = [self.nested(1, b"\x0a\x01s")]
                 for _ in range(random.choice((0, 1, 1, 2, 3, 5))):

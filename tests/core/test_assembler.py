@@ -8,7 +8,7 @@ import pytest
 from spanloom.core._pure.assembler import Assembler
 from spanloom.core.assembly import Harvest, Limits, Position, Tally
 from spanloom.core.ledger import decode_decisions
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.model import (
     FLAG_CONFLICTING,
     FLAG_ERROR,

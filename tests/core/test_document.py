@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from spanloom.core import kernel
 from spanloom.core.document import ATTRIBUTE_CHARS_MAX, ATTRIBUTES_MAX, NAMES_MAX, build_document, extent, verdict_of
 from spanloom.model import (
     FLAG_ERROR,
@@ -53,7 +54,7 @@ def built(spans: bytes = traces_data(SPANS), decision: Decision = DECISION) -> D
 
 
 def test_a_document_sums_its_fragment_up() -> None:
-    """Id, day, root, names, times and counts are those of the fragment; the bytes are kept as they are."""
+    """Id, day, root, names, times and counts are those of the fragment; its spans are stamped."""
     document = built()
     assert document.id == f"{trace_id(1).hex()}.abcd.4.17"
     assert document.trace_id == trace_id(1).hex()
@@ -64,7 +65,7 @@ def test_a_document_sums_its_fragment_up() -> None:
     assert document.start_unix_ns == T0_MS * 1_000_000
     assert (document.duration_ns, document.root_duration_ns) == (40_000_000, 30_000_000)
     assert (document.span_count, document.error_count) == (3, 1)
-    assert document.spans == traces_data(SPANS)
+    assert document.spans == kernel.stamp(traces_data(SPANS), DECISION.threshold) != traces_data(SPANS)
 
 
 def test_the_verdict_says_everything_the_decision_does() -> None:
@@ -108,10 +109,29 @@ def test_a_threshold_gives_the_adjusted_count(threshold: int, text: str | None, 
     assert (verdict["threshold"], verdict["adjusted_count"]) == (text, adjusted)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "upstream", "adjusted"),
+    [
+        (0, "ot=th:c", 4.0),
+        (1 << 55, "ot=th:c", 4.0),
+        (1 << 55, "ot=th:4", 2.0),
+        (1 << 55, "ot=th:xyz", 2.0),
+        (THRESHOLD_UNKNOWN, "ot=th:c", None),
+    ],
+)
+def test_spans_sampled_before_count_for_more(threshold: int, upstream: str, adjusted: float | None) -> None:
+    """The lowest probability on a span's way counts, whoever sampled by it; unknown stays unknown."""
+    data = TracesData.FromString(traces_data(SPANS))
+    data.resource_spans[0].scope_spans[0].spans[0].trace_state = upstream
+    document = built(data.SerializeToString(), replace(DECISION, threshold=threshold))
+    assert document.verdict["adjusted_count"] == adjusted
+
+
 def test_a_policy_this_process_cannot_name_keeps_its_number() -> None:
     """Another version's policies, and none at all, are told apart."""
     assert verdict_of(replace(DECISION, policy=7, votes=1 << 63), POLICIES)["policy"] == "policy 7"
-    assert verdict_of(replace(DECISION, policy=7, votes=1 << 63), POLICIES)["votes"] == ["policy 63"]
+    assert verdict_of(replace(DECISION, votes=1 << 63), ())["votes"] == ["policy 63"]
+    assert verdict_of(replace(DECISION, votes=1 << 63 | 1), POLICIES)["votes"] == ["errors"]
     assert verdict_of(replace(DECISION, policy=NO_POLICY), POLICIES)["policy"] is None
 
 

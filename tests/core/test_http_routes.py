@@ -28,6 +28,10 @@ def request(method: str = "GET", path: str = "/", headers: dict[str, str] | None
         ("/v1/traces/{id*}", "/v1/traces/a/b", {"id": "a/b"}),
         ("/{a}/x/{b}", "/1/x/2", {"a": "1", "b": "2"}),
         ("/{a}/x/{b}", "/1/y/2", None),
+        ("/t/{id*}/why", "/t/a/b/why", {"id": "a/b"}),
+        ("/t/{id*}/why", "/t/why/why", {"id": "why"}),
+        ("/t/{id*}/why", "/t/a/b", None),
+        ("/t/{id*}/why", "/t/why", None),
     ],
 )
 def test_patterns(pattern: str, path: str, places: dict[str, str] | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanloom.core._pure import wire
+from spanloom.core._pure import stamping, wire
 from spanloom.errors import DecodeError
 from tests.core.kernel_pair import Life, Maker, make
 from tests.core.kernels import assembler_class, native_kernel
@@ -37,7 +37,7 @@ def outcome(read: Callable[[bytes], object], data: bytes) -> object:
 
 
 def scan_both(random: Random) -> None:
-    """Scan and split one record, four times in five a damaged one, with both kernels."""
+    """Scan, split and stamp one record, four times in five a damaged one, with both kernels."""
     writer = Writer(random, Universe(traces=5, spans=5))
     data = writer.traces_data()
     if random.randrange(5):
@@ -45,12 +45,15 @@ def scan_both(random: Random) -> None:
     native = native_kernel()
     assert outcome(native.scan, data) == outcome(wire.scan, data), data.hex()
     assert outcome(native.split_by_trace, data) == outcome(wire.split_by_trace, data), data.hex()
+    threshold = random.choice((0, 1, 1 << 55, 1 << 56, random.randrange(1 << 56)))
+    stamped = outcome(lambda record: stamping.stamp(record, threshold), data)
+    assert outcome(lambda record: native.stamp(record, threshold), data) == stamped, data.hex()
 
 
 @settings(max_examples=300)
 @given(random=st.randoms(use_true_random=False))
-def test_any_bytes_are_scanned_and_split_alike(random: Random) -> None:
-    """Both kernels find the same spans, make the same parts and name the same first fault at the same byte."""
+def test_any_bytes_are_scanned_split_and_stamped_alike(random: Random) -> None:
+    """Both kernels find the same spans, make the same parts and stamps, and name the same first fault and its byte."""
     scan_both(random)
 
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from spanloom.core.assembly import Limits, Position, Tally
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
 from tests.core.kernel_pair import POLICIES, T0_MS, Kernel
 from tests.core.kernels import BOTH, assembler_class

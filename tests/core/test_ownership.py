@@ -10,7 +10,7 @@ from spanloom.core.assembly import Limits
 from spanloom.core.deaths import ACCUSATIONS_MAX, DEATHS_MAX
 from spanloom.core.ledger import NO_OFFSET, Fence, encode
 from spanloom.core.ownership import Ownership, Phase, decode_metadata
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import Fenced
 from spanloom.model import Committed, Fragment, LedgerRecord, Record
 from tests.core.kernels import BOTH, assembler_class

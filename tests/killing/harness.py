@@ -39,6 +39,12 @@ POLICIES: list[dict[str, object]] = [
         "latency_percentile": {"percentile": 95, "min_count": 100, "window_s": 600},
     },
     {
+        "name": "failed",
+        "type": "numeric_attribute",
+        "numeric_attribute": {"key": "http.response.status_code", "min_value": 500},
+    },
+    {"name": "budget", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 30}},
+    {
         "name": "third",
         "type": "consistent_probability",
         "consistent_probability": {"sampling_percentage": 30},
@@ -49,6 +55,8 @@ sampling:
   policies:
     - {name: errors, type: error}
     - {name: p95, type: latency_percentile, latency_percentile: {percentile: 95, min_count: 100, window_s: 600}}
+    - {name: failed, type: numeric_attribute, numeric_attribute: {key: http.response.status_code, min_value: 500}}
+    - {name: budget, type: rate_limiting, rate_limiting: {spans_per_second: 30}}
     - {name: third, type: consistent_probability, consistent_probability: {sampling_percentage: 30}}
 """
 SETTINGS = {

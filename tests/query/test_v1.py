@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from spanloom.adapters.memory import MemoryLedger, MemoryLog
 from spanloom.core.codec.ids import trace_id_from_text
 from spanloom.core.http_routes import Route, Router
 from spanloom.model import HttpRequest, HttpResponse, Trigger
+from spanloom.query.decisions import DecisionReader
 from spanloom.query.health import health_routes
 from spanloom.query.traces import TraceReader
 from spanloom.query.ui import ui_routes
@@ -22,7 +24,9 @@ REPORT = fragment(Sp(2, 1, service="reports", name="nightly"), trigger=Trigger.A
 
 async def get(store: FakeStore, path: str, known: dict[bytes, str] | None = None, **query: str) -> HttpResponse:
     reader = TraceReader(store, FakeCache(), FakeStandings(known or {}), random=lambda: 0.5)
-    return await ask(query_routes(store, reader), path, **query)
+    standings = FakeStandings(known or {})
+    decisions = DecisionReader(MemoryLedger(1), MemoryLog(1), standings, partition_count=1, remember_ns=1)
+    return await ask(query_routes(store, reader, decisions), path, **query)
 
 
 async def ask(routes: list[Route], path: str, **query: str) -> HttpResponse:

@@ -1,7 +1,7 @@
 """The rules of the ledger, each broken alone: what the simulation must notice. Small copies, none of it in `src`."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from spanloom.core._pure.assembler import Assembler
@@ -10,7 +10,7 @@ from spanloom.core.assembly import Harvest, Position, Tally
 from spanloom.core.ledger import COUNT, Decide, Entry, Fence, Tick, decode, decode_decisions, encode, encode_decision
 from spanloom.core.ownership import Ownership, Phase
 from spanloom.errors import StoreRejected
-from spanloom.model import Committed, Document, Fragment, LedgerRecord, Record, Trigger, Verdict
+from spanloom.model import Committed, Decision, Document, Fragment, LedgerRecord, Record, Trigger, Verdict
 from tests.simulation import wire
 from tests.simulation.rules import Node
 
@@ -59,6 +59,14 @@ class KnowsNoCut(Node):
         def recall(self, entries: bytes) -> None:
             later = [encode_decision(replace(d, cut=d.cut + 4)) for d in decode_decisions(entries)]
             super().recall(COUNT.pack(len(later)) + b"".join(later))
+
+
+class ForgetsWhatWasCharged(Node):
+    """A successor's buckets are as full as if its predecessors had kept nothing."""
+
+    class assembler_type(Assembler):  # noqa: N801
+        def _fold(self, decision: Decision, *, is_ours: bool) -> None:
+            super()._fold(decision, is_ours=True)
 
 
 class StoresByTraceId(Node):
@@ -166,6 +174,7 @@ CORE: dict[type[Node], int] = {
     AcceptsStaleEpochs: 10,
     ActsOnWhatItSent: 30,
     KnowsNoCut: 10,
+    ForgetsWhatWasCharged: 10,
     StoresByTraceId: 10,
     CommitsPastOpenTraces: 10,
     StoresLateSpansUnlogged: 10,
@@ -192,3 +201,34 @@ def conflicts_as_failures() -> Iterator[None]:
         yield
     finally:
         wire.LinkedStore.write = whole  # type: ignore[method-assign]
+
+
+@contextmanager
+def _in_place_of(owner: object, name: str, broken: object) -> Iterator[None]:
+    whole = getattr(owner, name)
+    setattr(owner, name, broken)
+    try:
+        yield
+    finally:
+        setattr(owner, name, whole)
+
+
+def forgets_the_rate() -> AbstractContextManager[None]:
+    """A new owner judges by no rate until its own load changes."""
+    whole = Ownership._recall
+
+    def recall(self: Ownership, entry: Entry) -> None:
+        whole(self, entry)
+        self.assembler.set_rate(1.0)
+
+    return _in_place_of(Ownership, "_recall", recall)
+
+
+def bends_without_a_record() -> AbstractContextManager[None]:
+    """A rate takes effect and the ledger does not say so."""
+
+    def bend(self: Ownership, rate: float, cause: int) -> list[bytes]:
+        self._bend(rate)
+        return []
+
+    return _in_place_of(Ownership, "bend", bend)

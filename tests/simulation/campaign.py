@@ -29,6 +29,7 @@ REQUIRED = (
     "store away", "outlet away", "ledger away", "log away", "source away", "source slow", "ledger slow",
     "document refused", "commit of one fenced off refused", "records deleted", "spans lost to retention",
     "clock jumped", "clock wrong once", "poison", "foreign key", "moved once", "moved twice",
+    "policies applied", "policies switched", "load changed", "rate bent",
     "request delayed", "request repeated", "ticks", "spans replayed",
     "decided complete", "decided idle", "decided age", "decided size", "decided pressure", "decided keep",
     "decided drop", "late spans kept", "late errors kept", "forgotten and begun again",

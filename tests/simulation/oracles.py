@@ -1,7 +1,8 @@
 """What a run must have left behind, and everything in which it did not.
 
 The judge of a partition is a calm reading of the same records with the ledger's valid TICKs by one assembler that
-nothing happens to. Where policies were switched it judges each trace by the version the ledger names.
+nothing happens to. Where policies were switched it judges each trace by the version the ledger names, and by the rate
+that the ledger had there.
 """
 
 from collections import Counter, defaultdict
@@ -12,11 +13,25 @@ from spanloom.actors.partition import DEADLY as DEADLY_REASON
 from spanloom.actors.writer import FRAGMENT_HEADER
 from spanloom.core._pure.assembler import Assembler
 from spanloom.core._pure.gathering import Gathering
+from spanloom.core._pure.sampler import rate_of_state
 from spanloom.core.assembly import Harvest, Limits, Tally
 from spanloom.core.document import build_document
-from spanloom.core.ledger import Config, Decide, Entry, Fence, Skip, Tick, decode, decode_decisions
+from spanloom.core.ledger import (
+    Checkpoint,
+    Config,
+    Decide,
+    Entry,
+    Fence,
+    Rate,
+    Skip,
+    Tick,
+    decode,
+    decode_decisions,
+)
 from spanloom.core.ownership import decode_metadata
-from spanloom.core.sampling.policies import PolicySet, policies_from_body
+from spanloom.core.sampling.policies import PolicySet
+from spanloom.core.sampling.versions import those_that_count
+from spanloom.core.sampling.written import policies_from_body
 from spanloom.model import (
     DEAD_LETTERS,
     FLAG_LATE,
@@ -42,11 +57,13 @@ class CalmAssembler(Assembler):
     def __init__(self, limits: Limits, *, partition: int, partition_count: int) -> None:
         super().__init__(limits, partition=partition, partition_count=partition_count)
         self.versions: dict[Place, PolicySet] = {}
+        self.rates: dict[Place, float] = {}
 
     def _decide(self, gathering: Gathering, trigger: Trigger, stream_ns: int) -> None:
         policies = self.versions.get((gathering.trace_id, gathering.first))
         if policies and policies is not self._sampler.policies:
             self.configure(policies)
+        self.set_rate(self.rates.get((gathering.trace_id, gathering.first), 1.0))
         super()._decide(gathering, trigger, stream_ns)
 
 
@@ -82,6 +99,20 @@ def decisions_in(entries: Sequence[Entry]) -> list[Decision]:
     return [d for entry in entries if isinstance(entry, Decide) for d in decode_decisions(entry.entries)]
 
 
+def rates_in(entries: Sequence[Entry]) -> dict[Place, float]:
+    """The rate under which each decision was made: the last that stands before it."""
+    rate, found = 1.0, {}
+    for entry in entries:
+        match entry:
+            case Rate(_, now):
+                rate = now
+            case Checkpoint(_, _, state):
+                assert rate_of_state(state) == rate, "a CHECKPOINT has the rate in force"
+            case Decide(body):
+                found.update({(d.trace_id, d.first): rate for d in decode_decisions(body)})
+    return found
+
+
 def read_calmly(records: Sequence[Record], entries: Sequence[Entry], *, partition: int, partition_count: int) -> Calm:
     """One assembler, one record at a time, everything confirmed and stored at once."""
     assembler = CalmAssembler(LIMITS, partition=partition, partition_count=partition_count)
@@ -93,6 +124,7 @@ def read_calmly(records: Sequence[Record], entries: Sequence[Entry], *, partitio
         for d in decisions_in(entries)
         if not d.flags & FLAG_LATE and d.policy_version in versions
     }
+    assembler.rates = rates_in(entries)
     ticks = sorted((entry for entry in entries if isinstance(entry, Tick)), key=lambda tick: tick.offset)
     deadly = {entry.offset for entry in entries if isinstance(entry, Skip) and entry.reason == DEADLY_REASON}
     calm = Calm()
@@ -132,6 +164,7 @@ def differences(scene: Scene) -> list[str]:
         entries = ledger_of(scene, partition)
         count = scene.plan.partitions
         calm = read_calmly(scene.history[partition], entries, partition=partition, partition_count=count)
+        found += _judged_twice(scene, partition, entries)
         found += _decided_otherwise(scene, partition, decisions_in(entries), calm)
         found += _books(scene, partition, calm)
         found += _letters(scene, partition, calm)
@@ -151,6 +184,29 @@ def differences(scene: Scene) -> list[str]:
     found += _told(scene)
     found += _lost(scene)
     return found
+
+
+def _judged_twice(scene: Scene, partition: int, entries: Sequence[Entry]) -> Iterator[str]:
+    """Versions are the fleet's: each has one body; none is left for a lower one; a trace's decisions name one."""
+    bodies = {one.version: one.body for one in those_that_count(scene.versions._records)}
+    in_force = 0
+    lives: dict[bytes, int] = {}
+    for entry in entries:
+        match entry:
+            case Config(_, version, body):
+                if bodies.get(version) != body:
+                    yield f"VERSION {partition} {version} has other policies than the log of versions"
+                if version < in_force:
+                    yield f"VERSION {partition} {version} after {in_force}"
+                in_force = version
+            case Decide(batch):
+                for d in decode_decisions(batch):
+                    if not d.flags & FLAG_LATE:
+                        lives[d.trace_id] = d.policy_version
+                        if d.policy_version != in_force:
+                            yield f"VERSION {partition} {d} under {in_force}"
+                    elif lives.get(d.trace_id) != d.policy_version:
+                        yield f"VERSION {partition} {d} in a life of {lives.get(d.trace_id)}"
 
 
 def _decided_otherwise(scene: Scene, partition: int, mine: list[Decision], calm: Calm) -> Iterator[str]:
@@ -268,6 +324,8 @@ def note_transitions(scene: Scene) -> None:
             if isinstance(entry, Skip) and entry.reason == DEADLY_REASON:
                 guilty = scene.history[partition][entry.offset].key == DEADLY
                 fired["deadly record skipped" if guilty else "innocent record skipped"] += 1
+        fired["policies switched"] += len({e.version for e in entries if isinstance(e, Config)}) - bool(entries)
+        fired["rate bent"] += sum(isinstance(entry, Rate) for entry in entries)
         fired["ticks"] += sum(isinstance(entry, Tick) for entry in entries)
         tally = decode_metadata(scene.log._committed.get(partition, Committed(0, b"")), partition=partition)[0].tally
         for name in ("stored", "duplicate", "not_sampled", "late", "pressure", "moved", "dead_lettered", "conflicting"):

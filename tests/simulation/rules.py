@@ -14,7 +14,8 @@ from spanloom.core.assembly import Harvest, Limits
 from spanloom.core.kernel import Assembler
 from spanloom.core.ledger import Decide, Entry, Fence, Tick, decode, decode_decisions
 from spanloom.core.ownership import Ownership, Phase
-from spanloom.core.sampling.policies import PolicySet, parse_policies
+from spanloom.core.sampling.policies import PolicySet
+from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import Fenced
 from spanloom.model import Committed, Decision, Fragment, LedgerRecord, Record
 from tests.spans import T0_MS, S, Sp, span_id, trace_id, traces_data
@@ -25,6 +26,9 @@ POLICIES = parse_policies(
         {"name": "errors", "type": "error"},
         {"name": "slow", "type": "latency_percentile",
          "latency_percentile": {"percentile": 60, "min_count": 2, "window_s": 40}},
+        {"name": "rate", "type": "and", "and": {"and_sub_policy": [
+            {"type": "string_attribute", "string_attribute": {"key": "service.name", "values": ["shop"]}},
+            {"type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 20, "burst_capacity": 1200}}]}},
         {"name": "base", "type": "consistent_probability", "consistent_probability": {"sampling_percentage": 30}},
     ],
     version=1,

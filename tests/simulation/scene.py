@@ -15,15 +15,24 @@ from functools import partial
 import trio
 import trio.testing
 
-from spanloom.actors.context import Board, PartitionSettings, World
+from spanloom.actors.context import Board, Orders, PartitionSettings, World
 from spanloom.actors.intake import Intake
 from spanloom.actors.partition import run_partition
+from spanloom.actors.policy_watch import Author, settle_policies, watch_policies, write_version
 from spanloom.actors.supervisor import ChildSpec, Restart, supervise
-from spanloom.adapters.memory import MemoryCache, MemoryLedger, MemoryLog, MemoryOutlet, MemoryStore
+from spanloom.adapters.memory import (
+    MemoryCache,
+    MemoryLedger,
+    MemoryLog,
+    MemoryOutlet,
+    MemoryPolicyLog,
+    MemoryStore,
+)
 from spanloom.core import kernel
 from spanloom.core.assembly import Harvest, Limits
 from spanloom.core.partitioning import partition_of
 from spanloom.core.restart import RestartBudget
+from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import RestartIntensityExceeded, Unavailable
 from spanloom.model import MOVED_HEADER, Document, Message, Record
 from tests.simulation.traffic import Traffic
@@ -50,7 +59,17 @@ SLOW: dict[str, object] = {
     "latency_percentile": {"percentile": 60, "min_count": 2, "window_s": 40},
 }
 BANKS: dict[str, object] = {"name": "banks", "type": "service_pattern", "service_pattern": {"services": ["ba*"]}}
-FOLDING = (ERRORS, SLOW, percentage("base", 30))
+RATE: dict[str, object] = {
+    "name": "rate",
+    "type": "and",
+    "and": {
+        "and_sub_policy": [
+            {"type": "string_attribute", "string_attribute": {"key": "service.name", "values": ["shop"]}},
+            {"type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 20, "burst_capacity": 1200}},
+        ]
+    },
+}
+FOLDING = (ERRORS, SLOW, RATE, percentage("base", 30))
 SWITCHED = ((ERRORS, percentage("half", 50)), (percentage("tenth", 10), BANKS), (ERRORS, percentage("none", 0)))
 
 
@@ -61,7 +80,8 @@ class Plan:
     partitions: int
     trouble: float
     grouped: bool  # a process that lost its partition may not commit
-    switching: bool  # policies change between restarts
+    switching: bool  # policies change, and processes come with other ones in their configuration
+    bending: bool  # load changes the rate
     pressure: bool  # memory forces verdicts
     retention: bool  # the log is cut off below what is read
     refusing: bool  # the store never takes some documents
@@ -69,12 +89,13 @@ class Plan:
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Plan":
-        kind = rng.choice(["", "", "", "", "switching", "pressure", "retention", "refusing", "deadly"])
+        kind = rng.choice(["", "", "", "", "switching", "bending", "pressure", "retention", "refusing", "deadly"])
         return cls(
             partitions=rng.choice([1, 1, 2, 3]),
             trouble=rng.choice([0.0, 0.005, 0.02, 0.05]),
             grouped=rng.random() < 0.5,
             switching=kind == "switching",
+            bending=kind in ("bending", "switching"),
             pressure=kind == "pressure",
             retention=kind == "retention",
             refusing=kind == "refusing",
@@ -93,7 +114,9 @@ class Process:
         self.is_over = False
         self.flights: list[Flight] = []
         self.refused: set[int] = set()
-        self.settings = replace(scene.settings, policies=scene.policies)
+        self.orders = Orders(parse_policies(scene.policies, version=1))
+        self.settings = replace(scene.settings, orders=self.orders)
+        self.author = Author(f"process {number}", lambda: T0_MS / 1000, lambda: scene.rng.randbytes(16))
         self._thawed = trio.Event()
         self._thawed.set()
         link = Link(self, scene.weather, scene.sky)
@@ -120,13 +143,18 @@ class Process:
 
     async def run(self) -> None:
         """Live until killed, drained, or the restarts are spent."""
+        draw, versions = self.scene.rng.random, self.scene.versions
         children = [
-            ChildSpec(f"partition-{number}", partial(self._own, number), Restart.TRANSIENT)
-            for number in range(self.scene.plan.partitions)
+            ChildSpec("policies", partial(watch_policies, versions, self.orders, self.author, draw=draw)),
+            *(
+                ChildSpec(f"partition-{number}", partial(self._own, number), Restart.TRANSIENT)
+                for number in range(self.scene.plan.partitions)
+            ),
         ]
         try:
             with self.scope:
-                await supervise(children, RestartBudget(10, 60), draw=self.scene.rng.random)
+                await settle_policies(versions, self.orders, self.author)
+                await supervise(children, RestartBudget(10, 60), draw=draw)
         except* RestartIntensityExceeded:
             self.scene.weather.fired["restarts spent"] += 1
         except* Crash:
@@ -236,9 +264,10 @@ class Scene:
         self.acknowledged: list[Sp] = []
         self.replayed = 0
         self.policies: tuple[dict[str, object], ...] = FOLDING
+        self.versions = MemoryPolicyLog()
         self.settings = PartitionSettings(
             limits=LIMITS,
-            policies=(),
+            orders=Orders(parse_policies(FOLDING, version=1)),  # each process has its own
             commit_interval_s=self.rng.choice([1.0, 3.0]),
             checkpoint_interval_s=self.rng.choice([5.0, 20.0]),
             undecided_bytes_max=400 if self.plan.pressure else 1 << 20,
@@ -317,8 +346,19 @@ class Scene:
             self.send(traffic)
         elif dice < 0.86 and self.plan.retention:
             self.sky.start_soon(self._trim, rng.choice([0, 3000]))
+        elif 0.88 <= dice < 0.94 and self.plan.switching:
+            self.sky.start_soon(self._apply, rng.choice(SWITCHED))
+        elif dice >= 0.94 and self.plan.bending and living:
+            fired["load changed"] += 1
+            rng.choice(living).orders.rate = rng.choice((1.0, 0.5, 0.25, 0.125))
         if self.clock_ms >= SKEWED_MS and dice >= 0.84:
             self.clock_ms -= SKEWED_MS
+
+    async def _apply(self, policies: tuple[dict[str, object], ...]) -> None:
+        """As the operator's command does."""
+        self.weather.fired["policies applied"] += 1
+        author = Author("operator", lambda: T0_MS / 1000, lambda: self.rng.randbytes(16))
+        await write_version(self.versions, parse_policies(policies, version=1).body, "", author=author)
 
     async def _freeze(self, process: Process, for_s: float) -> None:
         process.freeze()

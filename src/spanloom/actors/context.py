@@ -9,8 +9,10 @@ import trio
 from spanloom.core.assembly import AssemblerStatistics, Harvest, Limits
 from spanloom.core.ownership import Ownership, Phase, decode_metadata
 from spanloom.core.partitioning import partition_of
+from spanloom.core.sampling.policies import PolicySet
+from spanloom.core.sampling.written import policies_from_body
 from spanloom.interfaces import Cache, Ledger, Outlet, SpanLog, SpanSource, TraceStore
-from spanloom.model import Committed, Record
+from spanloom.model import Committed, PolicyVersion, Record
 
 
 def pass_by(_: str) -> None:
@@ -41,12 +43,33 @@ class World:
     survives: Callable[[Callable[[], object]], Awaitable[bool]] = condemn_unheard  # tried in another process
 
 
+@dataclass(slots=True)
+class Orders:
+    """What the partitions of this process judge by from now on; moved by who watches the versions and the load."""
+
+    policies: PolicySet
+    versions: dict[int, PolicyVersion] = field(default_factory=dict)  # all that count
+    rate: float = 1.0  # what load leaves of consistent probabilities
+    cause: int = 0  # of that rate: index of the Cause
+    strange: PolicySet | None = None  # what a ledger has and the versions do not
+
+    def adopt(self, written: PolicyVersion) -> None:
+        """Judge by it. Raises ConfigError where it cannot be read: a later release may have written it."""
+        policies = policies_from_body(written.body, version=written.version)
+        self.versions[written.version] = written
+        self.policies = policies
+
+    def report(self, policies: PolicySet) -> None:
+        """A ledger has these, and they are not what the versions have: they were lost, or begun anew."""
+        self.strange = policies
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionSettings:
-    """Bounds and intervals of a partition actor."""
+    """Bounds and intervals of a partition actor, and what it judges by."""
 
     limits: Limits
-    policies: tuple[dict[str, object], ...]  # as written; their version is the ledger's
+    orders: Orders
     commit_interval_s: float = 1.0
     tick_after_s: float = 1.0  # design, section 5
     checkpoint_interval_s: float = 60.0  # bounds the ledger a recovery reads
@@ -71,6 +94,8 @@ class PartitionStatistics:
     ledger_appends: int  # records
     documents_stored: int
     documents_rejected: int
+    policy_version: int  # in force; 0: none yet
+    rate: float  # in force: what load has left of consistent probabilities
     assembler: AssemblerStatistics
 
 
@@ -176,6 +201,8 @@ class Board:
                 place.ledger_appends,
                 place.documents_stored,
                 place.documents_rejected,
+                place.ownership.policies.version if place.ownership.policies else 0,
+                place.ownership.rate,
                 place.ownership.assembler.statistics(),
             )
 

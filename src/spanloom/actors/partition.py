@@ -26,7 +26,7 @@ from spanloom.core.failpoints import Failpoint
 from spanloom.core.ledger import NO_OFFSET
 from spanloom.core.ownership import Ownership, Phase
 from spanloom.core.partitioning import partition_of
-from spanloom.core.sampling.policies import PolicySet, parse_policies
+from spanloom.core.sampling.policies import PolicySet
 from spanloom.errors import Fenced, RecordsDeleted, Unavailable
 from spanloom.interfaces import LedgerReader, PartitionReader
 from spanloom.model import DEAD_LETTERS, MOVED_HEADER, SPANS, Fragment, Message, Record
@@ -235,8 +235,7 @@ async def _commit(assignment: Assignment) -> None:
 async def _read(assignment: Assignment, to_store: trio.MemorySendChannel[Fragment]) -> None:
     """Feed records, keep stream time going while there are none, write checkpoints; until the board drains."""
     ownership, settings = assignment.ownership, assignment.settings
-    policies = _current_policies(assignment)
-    await _append(assignment, ownership.checkpoint(policies))
+    await _append(assignment, ownership.checkpoint(_policies_due(assignment)))
     checkpoint_at = trio.current_time() + settings.checkpoint_interval_s
     idle = _Idle(settings.tick_after_s)
     reader = await assignment.world.source.read(assignment.partition, ownership.offset)
@@ -250,9 +249,10 @@ async def _read(assignment: Assignment, to_store: trio.MemorySendChannel[Fragmen
                 await _feed(assignment, records, to_store)
             await _tick_if_idle(assignment, idle, to_store)
             await _shed_if_full(assignment, to_store)
-            if trio.current_time() >= checkpoint_at:
-                await _append(assignment, ownership.checkpoint(policies))
+            if trio.current_time() >= checkpoint_at or _policies_due(assignment) is not ownership.policies:
+                await _append(assignment, ownership.checkpoint(_policies_due(assignment)))
                 checkpoint_at = trio.current_time() + settings.checkpoint_interval_s
+            await _bend_if_due(assignment)
     finally:
         with trio.CancelScope(shield=True):
             await reader.aclose()
@@ -279,11 +279,22 @@ async def _feed(assignment: Assignment, records: Sequence[Record], to_store: tri
         await _reap(assignment, harvest, to_store)
 
 
-def _current_policies(assignment: Assignment) -> PolicySet:
-    """The ledger's policies if they are what was written, else what was written as the next version."""
-    ledger = assignment.ownership.policies
-    written = parse_policies(assignment.settings.policies, version=(ledger.version if ledger else 0) + 1)
-    return ledger if ledger and ledger.body == written.body else written
+def _policies_due(assignment: Assignment) -> PolicySet:
+    """The process's policies, or the ledger's where those are of a higher version: an owner before us knew more."""
+    orders, ledger = assignment.settings.orders, assignment.ownership.policies
+    ordered = orders.policies
+    if ledger is None or ledger.version < ordered.version:
+        return ordered
+    if (ledger.version, ledger.body) != (ordered.version, ordered.body):
+        orders.report(ledger)
+    return ledger
+
+
+async def _bend_if_due(assignment: Assignment) -> None:
+    """Let the rate that the process's load leaves hold from here on; what is decided stands in the ledger before it."""
+    ownership, orders = assignment.ownership, assignment.settings.orders
+    if ownership.rate != orders.rate:
+        await _append(assignment, ownership.bend(orders.rate, orders.cause))
 
 
 def _has_room(assignment: Assignment) -> bool:

@@ -16,8 +16,9 @@ import trio
 
 from spanloom.adapters.document_limits import rejection_of
 from spanloom.adapters.tails import TailReader, Tails
+from spanloom.core.sampling.versions import encode_version, those_that_count
 from spanloom.errors import Overloaded, RecordsDeleted, StoreRejected
-from spanloom.model import Committed, Document, LedgerRecord, Message, Record
+from spanloom.model import Committed, Document, LedgerRecord, Message, PolicyVersion, Record
 
 Faults = Callable[[str], Awaitable[None]]
 
@@ -221,6 +222,33 @@ class MemoryLedger:
             entries, end = self._entries[partition], self._tails[partition]
             found = entries[bisect.bisect_left(entries, position, key=lambda entry: entry.position) :]
         return found, end
+
+
+class MemoryPolicyLog:
+    """The versions of the policies."""
+
+    def __init__(self, *, faults: Faults = no_faults) -> None:
+        self._records: list[bytes] = []
+        self._grown = trio.lowlevel.ParkingLot()
+        self._faults = faults
+
+    async def append(self, written: PolicyVersion) -> None:
+        """Write a version."""
+        async with _call(self._faults, "append"):
+            self._records.append(encode_version(written))
+            self._grown.unpark_all()
+
+    async def read(self) -> Sequence[PolicyVersion]:
+        """Every version that counts, in order."""
+        async with _call(self._faults, "read"):
+            return those_that_count(self._records)
+
+    async def next_after(self, version: int) -> Sequence[PolicyVersion]:
+        """Wait for versions above *version*."""
+        async with _call(self._faults, "next_after"):
+            while not (newer := [one for one in those_that_count(self._records) if one.version > version]):
+                await self._grown.park()
+            return newer
 
 
 class MemoryOutlet:

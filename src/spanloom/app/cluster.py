@@ -29,6 +29,7 @@ from spanloom.adapters.kafka.ledger import KafkaLedger
 from spanloom.adapters.kafka.log import KafkaLog
 from spanloom.adapters.kafka.member import Member
 from spanloom.adapters.kafka.outlet import KafkaOutlet
+from spanloom.adapters.kafka.policies import KafkaPolicyLog
 from spanloom.adapters.kafka.publisher import Publisher
 from spanloom.adapters.kafka.settings import KafkaSettings
 from spanloom.adapters.kafka.source import KafkaSource
@@ -46,9 +47,16 @@ from spanloom.app.node import (
     partition_settings,
     query_server,
 )
+from spanloom.app.policies import rate_watch, start_policies
 from spanloom.config import Config, KafkaConfig, client_properties
 from spanloom.core.http_routes import Router
-from spanloom.errors import LedgerUnavailable, OutletUnavailable, SourceUnavailable, Unavailable
+from spanloom.errors import (
+    LedgerUnavailable,
+    OutletUnavailable,
+    PoliciesUnavailable,
+    SourceUnavailable,
+    Unavailable,
+)
 from spanloom.model import DEAD_LETTERS, LEDGER, POLICIES, SAMPLING_DECISIONS, SPANS, TRACES_COMPLETE
 from spanloom.query.health import health_routes
 
@@ -87,8 +95,10 @@ async def run_cluster(config: Config, roles: frozenset[Role], *, task_status: tr
     with open_cluster(config, kafka, facts, protocol, roles=roles) as parts:
         board = Board(facts.partition_count)
         board.expect([])
-        node = make_node(config, board, parts.world)
+        node = make_node(config, board, parts.world, settings.orders)
         children = [_server(node, parts.world, roles), *_role_children(node, parts, settings, roles)]
+        if Role.AGGREGATOR in roles:
+            children += [await start_policies(parts.policies, settings.orders), *rate_watch(config, settings.orders)]
         async with trio.open_nursery() as nursery:
             await nursery.start(supervise, children, node.budgets[0])
             log.info("ready", ports=node.ports, roles=sorted(role.value for role in roles), group=kafka.group)
@@ -105,6 +115,7 @@ class _Cluster:
 
     world: World
     member: Member
+    policies: KafkaPolicyLog
 
 
 @contextmanager
@@ -139,7 +150,8 @@ def open_cluster(
             cache=closing.enter_context(open_cache(config.redis)),
             threads=trio.CapacityLimiter(len(os.sched_getaffinity(0))),
         )
-        yield _Cluster(world, member)
+        policies = KafkaPolicyLog(publisher(PoliciesUnavailable, 0), consumers, kafka.topic(POLICIES))
+        yield _Cluster(world, member, policies)
 
 
 def _server(node: Node, world: World, roles: frozenset[Role]) -> ChildSpec:

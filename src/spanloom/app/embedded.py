@@ -6,6 +6,7 @@
      |- grpc         gRPC: OTLP
      |- zipkin       HTTP: Zipkin's JSON
      |- query        HTTP: traces, health, metrics, web page
+     |- policies     follows their versions
      '- house        lag, retention
 
 Told to stop, it goes the way of the spans: the intake ends first, the partitions finish what is decided and commit,
@@ -25,6 +26,7 @@ from spanloom.actors.housekeeping import RetentionSettings, keep_house, watch_la
 from spanloom.actors.partition import run_partition
 from spanloom.actors.supervisor import ChildSpec, Restart, supervise
 from spanloom.adapters.memory import MemoryCache
+from spanloom.adapters.policy_file import FilePolicyLog
 from spanloom.adapters.sqlite import DataFolder, Durability, SqliteLedger, SqliteLog, SqliteOutlet, SqliteStore
 from spanloom.app.doors import intake_servers
 from spanloom.app.node import (
@@ -35,6 +37,7 @@ from spanloom.app.node import (
     partition_settings,
     query_server,
 )
+from spanloom.app.policies import rate_watch, start_policies
 from spanloom.config import Config
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -48,6 +51,7 @@ class _Embedded:
     ledger: SqliteLedger
     outlet: SqliteOutlet
     store: SqliteStore
+    policies: FilePolicyLog
 
     async def trim_log(self, *, older_than_ms: int, below: Mapping[int, int]) -> int:
         return await self.log.trim(older_than_ms=older_than_ms, below=below)
@@ -69,7 +73,7 @@ def _open_embedded(config: Config) -> Iterator[_Embedded]:
     try:
         ledger = SqliteLedger(folder)
         log_ = SqliteLog(folder, ledger, log_bytes_max=data.log_bytes_max)
-        yield _Embedded(log_, ledger, SqliteOutlet(folder), SqliteStore(folder))
+        yield _Embedded(log_, ledger, SqliteOutlet(folder), SqliteStore(folder), FilePolicyLog(folder.path))
     finally:
         folder.close()
 
@@ -86,9 +90,10 @@ async def run_embedded(config: Config, *, task_status: trio.TaskStatus[Node]) ->
             outlet=parts.outlet,
             cache=MemoryCache(),
         )
-        node = make_node(config, Board(config.data.partitions), world)
+        node = make_node(config, Board(config.data.partitions), world, settings.orders)
+        policies = [await start_policies(parts.policies, settings.orders), *rate_watch(config, settings.orders)]
         async with trio.open_nursery() as nursery:
-            await nursery.start(supervise, _children(node, world, parts, settings), node.budgets[0])
+            await nursery.start(supervise, [*policies, *_children(node, world, parts, settings)], node.budgets[0])
             await node.board.ready.wait()  # before anything is let in: a log may have offsets to keep free
             await nursery.start(supervise, intake_servers(node, world), node.budgets[2])
             log.info("ready", folder=config.data.folder, ports=node.ports, partitions=node.board.partition_count)

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 import trio
 
-from spanloom.actors.context import Board, PartitionSettings, PartitionStatistics, World, pass_by
+from spanloom.actors.context import Board, Orders, PartitionSettings, PartitionStatistics, World, pass_by
 from spanloom.actors.feed import FeedStatistics
 from spanloom.actors.head_decisions import HeadDecisions
 from spanloom.actors.intake import Head, Intake, IntakeStatistics
@@ -28,9 +28,10 @@ from spanloom.core.assembly import Limits
 from spanloom.core.http_routes import Router
 from spanloom.core.restart import RestartBudget
 from spanloom.core.sampling.head import HeadSampler, SamplingMode
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.core.sampling.written import parse_policies
 from spanloom.interfaces import Cache, Ledger, Outlet, SpanLog, SpanSource, TraceStore
 from spanloom.metrics import Sample, render
+from spanloom.query.decisions import DecisionReader
 from spanloom.query.health import health_routes
 from spanloom.query.traces import TraceReader
 from spanloom.query.ui import ui_routes
@@ -64,8 +65,10 @@ class NodeStatistics:
 
 
 def partition_settings(config: Config) -> PartitionSettings:
-    """What a partition actor needs to know of the configuration. Raises ConfigError for a wrong policy."""
-    parse_policies(config.sampling.policies, version=1)
+    """What a partition actor needs to know of the configuration. Raises ConfigError for a wrong policy.
+
+    Its policies are those of a first start; app/policies.py puts those in force in their place.
+    """
     assembly = config.assembly
     limits = Limits(
         quiet_ns=_ns(assembly.quiet_s),
@@ -78,7 +81,7 @@ def partition_settings(config: Config) -> PartitionSettings:
     )
     return PartitionSettings(
         limits=limits,
-        policies=tuple(config.sampling.policies),
+        orders=Orders(parse_policies(config.sampling.policies, version=1)),
         commit_interval_s=config.commit_interval_s,
         undecided_bytes_max=assembly.undecided_bytes_max,
     )
@@ -94,6 +97,7 @@ class Node:
 
     config: Config
     board: Board
+    orders: Orders
     intake: Intake
     budgets: tuple[RestartBudget, ...]  # of the root, the partitions, the doors
     ports: dict[str, int] = field(default_factory=dict)  # `intake`, `grpc`, `zipkin`, `query`: where they listen
@@ -158,7 +162,7 @@ def make_world(
     )
 
 
-def make_node(config: Config, board: Board, world: World) -> Node:
+def make_node(config: Config, board: Board, world: World, orders: Orders) -> Node:
     """A node that nothing runs in yet."""
     sampling = config.sampling
     head = Head(HeadSampler(1.0))  # discards nothing but what overload sheds, if it may
@@ -174,14 +178,22 @@ def make_node(config: Config, board: Board, world: World) -> Node:
     )
     supervision = config.supervision
     budgets = tuple(RestartBudget(supervision.restarts_max, supervision.period_s) for _ in range(3))
-    return Node(config, board, intake, budgets)
+    return Node(config, board, orders, intake, budgets)
 
 
 def query_server(node: Node, world: World) -> ChildSpec:
     """The HTTP server that answers: traces, health, metrics, web page."""
     health = health_routes(unready=node.unready, metrics=node.metrics)
     reader = TraceReader(world.store, world.cache, node.board, random=random.random)
-    router = Router([*query_routes(world.store, reader), *health, *ui_routes()])
+    decisions = DecisionReader(
+        world.ledger,
+        world.source,
+        node.board,
+        partition_count=node.board.partition_count,
+        remember_ns=_ns(node.config.assembly.remember_s),
+        body_of=lambda version: found.body if (found := node.orders.versions.get(version)) else None,
+    )
+    router = Router([*query_routes(world.store, reader, decisions), *health, *ui_routes()])
     return http_server(node, "query", node.config.http.query_port, router)
 
 
@@ -255,6 +267,8 @@ def _samples(node: Node) -> Iterator[Sample]:
         yield Sample("spanloom_undecided_bytes", assembler.undecided_bytes, label)
         yield Sample("spanloom_lag_records", max(0, p.end - assembler.offset), label)
         yield Sample("spanloom_ledger_appends_total", p.ledger_appends, label)
+        yield Sample("spanloom_policy_version", p.policy_version, label)
+        yield Sample("spanloom_sampling_rate", p.rate, label)
     yield Sample("spanloom_store_writes_total", sum(p.documents_stored for p in statistics.partitions))
     yield Sample("spanloom_store_rejected_total", sum(p.documents_rejected for p in statistics.partitions))
     for child, count in statistics.restarts.items():

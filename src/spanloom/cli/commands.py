@@ -215,35 +215,17 @@ def _load(args: argparse.Namespace, client: "Sender") -> int:
 
 def trace(args: argparse.Namespace) -> int:
     """Show one trace as a waterfall."""
-    import json
     import shutil
-    import urllib.error
     import urllib.parse
-    import urllib.request
 
+    from spanloom.cli.fetching import fetch_json
     from spanloom.load.waterfall import render_waterfall
 
-    url = f"{args.url.rstrip('/')}/v1/traces/{urllib.parse.quote(args.id, safe='')}"
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the operator's own URL
-            found = json.load(answer)
-    except urllib.error.HTTPError as exc:
-        print(f"spanloom: {url}: {exc.code} {_reason(exc.read())}", file=sys.stderr)
-        return EXIT_ABSENT
-    except (urllib.error.URLError, OSError, ValueError) as exc:
-        print(f"spanloom: {url}: {getattr(exc, 'reason', exc)}", file=sys.stderr)
+    found = fetch_json(f"{args.url.rstrip('/')}/v1/traces/{urllib.parse.quote(args.id, safe='')}")
+    if found is None:
         return EXIT_ABSENT
     if "spans" not in found:
         print(f"{found['trace_id']}: {found['status']}")
         return 0
     print(render_waterfall(found, shutil.get_terminal_size().columns, color=sys.stdout.isatty()))
     return 0
-
-
-def _reason(body: bytes) -> str:
-    import json
-
-    try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode("utf-8", "replace")

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spanloom.cli import cluster, commands
+from spanloom.cli import cluster, commands, explain, policies, versions
 from spanloom.errors import ConfigError, DataCorrupted, SpanloomError, Unavailable
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_config_flags(run)
 
     _add_cluster(subparsers)
+    _add_sampling(subparsers)
 
     demo = _command(subparsers, "demo", commands.demo, "run, with seeded traffic and a live table")
     demo.add_argument("--spans", type=int, default=60_000, help="different spans to send (default %(default)s)")
@@ -116,12 +117,31 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("id", help="trace id: hex digits, or any text a sender used")
     trace.add_argument("--url", default=QUERY_URL, help="of the query service (default %(default)s)")
 
+    _add_explain(subparsers)
+
     for name, function, text in (
         ("check-config", commands.check_config, "say whether the configuration is good"),
         ("explain-config", commands.explain_config, "every value, and where it came from"),
     ):
         commands.add_config_flags(_command(subparsers, name, function, text))
     return parser
+
+
+def _add_explain(subparsers: "Subparsers") -> None:
+    """The commands that explain verdicts."""
+    told = _command(subparsers, "explain", explain.explain, "say what was decided of a trace, and why")
+    told.add_argument("id", help="trace id: hex digits, or any text a sender used")
+    told.add_argument("--near", metavar="TIME", help="about when it was, as 2026-01-31T12:00:00Z: finds old ones soon")
+    told.add_argument("--url", default=QUERY_URL, help="of the query service (default %(default)s)")
+    told.add_argument("--timeout", type=float, default=120, help="seconds to look for it (default %(default)s)")
+    told.add_argument("--json", action="store_true", help="all of it, as JSON")
+
+    text = "judge the traces of a file, OTLP protobuf or JSON, and say what each policy saw; needs no server"
+    tried = _command(subparsers, "explain-trace", explain.explain_trace, text)
+    tried.add_argument("file", type=Path, help="- is standard input")
+    tried.add_argument("--policies", type=Path, metavar="FILE", help="YAML (default: the configuration's policies)")
+    tried.add_argument("--json", action="store_true", help="all of it, a JSON object a line")
+    commands.add_config_flags(tried)
 
 
 def _add_cluster(subparsers: "Subparsers") -> None:
@@ -158,6 +178,37 @@ def _add_cluster(subparsers: "Subparsers") -> None:
     )
     drain.add_argument("--timeout", type=float, default=300, help="seconds, then exit 4 (default %(default)s)")
     commands.add_config_flags(drain)
+
+
+def _add_sampling(subparsers: "Subparsers") -> None:
+    """The commands about sampling policies."""
+    sampling = subparsers.add_parser(
+        "sampling", help="check, import, apply and roll back sampling policies", allow_abbrev=False
+    )
+    actions = sampling.add_subparsers(required=True, metavar="ACTION")
+    text = "say whether a file of policies is good"
+    check = _command(actions, "check", policies.sampling_check, text)
+    check.add_argument("file", type=Path, help="YAML: a list of policies, or a mapping with policies")
+
+    text = "print the policies of a Collector's configuration as a file of ours; what is lost goes to standard error"
+    carry = _command(actions, "import", policies.sampling_import, text)
+    carry.add_argument("file", type=Path, metavar="COLLECTOR_CONFIG", help="the Collector's whole configuration, YAML")
+    carry.add_argument("--processor", help="which one, as tail_sampling/name, where there are several")
+    _add_versions(actions)
+
+
+def _add_versions(actions: "Subparsers") -> None:
+    """The commands about versions of the policies; nodes that run follow them."""
+    apply = _command(actions, "apply", versions.sampling_apply, "make a file of policies the next version")
+    apply.add_argument("file", type=Path, help="YAML: a list of policies, or a mapping with policies")
+    history = _command(actions, "history", versions.sampling_history, "list the versions, the newest last")
+    text = "make an earlier version's policies the next version"
+    rollback = _command(actions, "rollback", versions.sampling_rollback, text)
+    rollback.add_argument("version", type=int)
+    for writing in (apply, rollback):
+        writing.add_argument("--comment", default="", help="why; the history shows it")
+    for action in (apply, history, rollback):
+        commands.add_config_flags(action)
 
 
 def _command(subparsers: "Subparsers", name: str, run: Run, text: str) -> argparse.ArgumentParser:

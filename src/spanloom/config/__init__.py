@@ -1,6 +1,8 @@
 """The settings: what they are (`sections`), how they are written (`kinds`) and where they come from (`loading`)."""
 
+from spanloom.config.importing import Imported, import_policies
 from spanloom.config.loading import Effective, effective, load
+from spanloom.config.policies import read_policies
 from spanloom.config.properties import client_properties
 from spanloom.config.reference import reference
 from spanloom.config.secrets import secret_of
@@ -29,6 +31,7 @@ __all__ = [
     "ElasticsearchConfig",
     "GrpcConfig",
     "HttpConfig",
+    "Imported",
     "IntakeConfig",
     "KafkaConfig",
     "KafkaIntakeConfig",
@@ -39,7 +42,9 @@ __all__ = [
     "SupervisionConfig",
     "client_properties",
     "effective",
+    "import_policies",
     "load",
+    "read_policies",
     "reference",
     "secret_of",
 ]

@@ -1,16 +1,15 @@
 """Settings into one frozen Config: defaults < YAML file < environment < flags; anything not understood is refused."""
 
 import difflib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from spanloom.config.sections import Config, Described, RawPolicy, settings
-from spanloom.config.sources import Setting, from_environment, from_yaml, list_from_yaml
-from spanloom.core.sampling.policies import parse_policies
+from spanloom.config.policies import check_policies, read_policies
+from spanloom.config.sections import Config, Described, settings
+from spanloom.config.sources import Setting, from_environment, from_yaml
 from spanloom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ Struct = TypeVar("Struct", bound="DataclassInstance")
 COMMAND_LINE = "command line"
 DEFAULT = "default"
 _POLICIES = "sampling.policies"
-# Where a file of its own may hold the list: as it is, under `policies`, or in a Collector's `tail_sampling` block.
-_POLICIES_IN_FILE = ("processors", "tail_sampling", "policies")
 
 # (lower, upper): each lower setting must not exceed its upper one.
 _ORDERED = (
@@ -104,28 +101,13 @@ def _unknown(key: str, setting: Setting, known: Mapping[str, Described]) -> str:
 
 
 def _policies(setting: Setting, environ: Mapping[str, str]) -> Setting:
-    """The list of policies, out of its own file where a path was given. What is no list is for `_read` to refuse."""
-    entries = setting.value
-    if isinstance(entries, str) and entries:
-        entries = list_from_yaml(Path(entries), environ, _POLICIES_IN_FILE)
-    if not isinstance(entries, tuple):
-        return setting
-    for index, entry in enumerate(entries):
-        if not isinstance(entry.value, dict):
-            raise ConfigError(_refusal(f"{_POLICIES}[{index}]", "a mapping with name and type", Setting(*entry)))
-    bodies = tuple(entry.value for entry in entries)
-    if bodies:
-        _check_policies(bodies, [entry.where for entry in entries])
-    return Setting(bodies, setting.where)
-
-
-def _check_policies(bodies: Sequence[RawPolicy], places: Sequence[str]) -> None:
-    """Let the policies' own parser speak, and add the line that it cannot know."""
-    try:
-        parse_policies(bodies, version=1)
-    except ConfigError as exc:
-        index = re.match(r"sampling\.policies\[(\d+)\]", str(exc))
-        raise ConfigError(f"{exc} ({places[int(index[1]) if index else 0]})") from None
+    """The policies, out of their own file where a path was given. What is no list is for `_read` to refuse."""
+    written = setting.value
+    if isinstance(written, str) and written:
+        return Setting(read_policies(Path(written), environ), setting.where)
+    if isinstance(written, tuple) and written:
+        return Setting(check_policies(written, setting.where), setting.where)
+    return setting
 
 
 def _assemble(values: Mapping[str, object], origins: Mapping[str, str]) -> Config:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from spanloom.config.sources import REFERENCE
+from spanloom.config.documents import REFERENCE
 from spanloom.errors import ConfigError
 
 OURS = re.compile(  # what the promises hang on is not the operator's to change

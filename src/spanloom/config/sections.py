@@ -243,7 +243,9 @@ class SamplingConfig:
     policies: tuple[RawPolicy, ...] = option(
         DEFAULT_POLICIES,
         POLICIES,
-        "Tail policies, asked in this order; one vote keeps a trace. Written as in the OpenTelemetry Collector.",
+        "Tail policies, asked in this order, `drop` first; one vote keeps a trace. Written as in the OpenTelemetry "
+        "Collector ([sampling](sampling.md)). "
+        "Those of a first start: from then on `spanloom sampling apply` changes them, for all processes at once.",
     )
     mode: str = option(
         "hybrid",
@@ -256,8 +258,9 @@ class SamplingConfig:
     adaptive: str = option(
         "off",
         one_of("off", "cpu", "memory", "both"),
-        "The load that the intake bends to. head: above 0.8 head_probability is halved, and again; else from 0.95 on "
-        "half of all traces is shed, and again. Below 0.6 and 0.8 it comes back. Errors always pass.",
+        "The load that sampling bends to. Above 0.8 of it the policies' consistent probabilities are halved, and "
+        "again, in mode head head_probability too; from 0.95 on the intake sheds half of all traces, and again. "
+        "Below 0.6 (0.8) it comes back. Errors always pass.",
     )
 
 

@@ -1,7 +1,8 @@
 """A kept fragment as the document the store keeps: summary fields that can be searched, and the bytes as they are.
 
 Pure: the same fragment makes the same document, whoever builds it and whenever, because a store that already has the
-id is taken to have the bytes (design, section 7).
+id is taken to have the bytes (design, section 7). Its spans are the fragment's, stamped with the threshold that they
+were kept under: here and nowhere else, so that the store and `traces-complete` have the same.
 """
 
 import json
@@ -9,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+from spanloom.core import kernel
+from spanloom.core._pure.stamping import trace_state_of
 from spanloom.core.codec.otlp import decode_span
-from spanloom.core.kernel import scan
+from spanloom.core.kernel import ScannedSpan, scan
+from spanloom.core.sampling.threshold import adjusted_count, randomness_of
 from spanloom.model import (
     FLAG_CONFLICTING,
     FLAG_ERROR,
@@ -71,9 +75,17 @@ def build_document(fragment: Fragment, *, incarnation: str, partition: int, poli
         span_count=decision.span_count,
         error_count=sum(span.error for span in spans),
         attributes=_searchable(first) if first else {},
-        verdict=verdict_of(decision, policy_names),
-        spans=fragment.spans,
+        verdict=verdict_of(decision, policy_names) | {"adjusted_count": _adjusted_count(decision, spans)},
+        spans=kernel.stamp(fragment.spans, decision.threshold),
     )
+
+
+def _adjusted_count(decision: Decision, spans: Sequence[ScannedSpan]) -> float | None:
+    """How many traces it stands for, by the lowest probability that it, or one of its spans before, was kept under."""
+    if decision.threshold >= THRESHOLD_UNKNOWN:
+        return None
+    before = (randomness_of(trace_state_of(span.span)).th or 0 for span in spans if b"th:" in span.span)
+    return adjusted_count(max(decision.threshold, *before, 0))
 
 
 class Timed(Protocol):
@@ -110,16 +122,23 @@ def root_span(spans: Sequence[TimedSpan]) -> TimedSpan | None:
 
 
 def verdict_of(decision: Decision, policy_names: Sequence[str]) -> dict[str, AttributeValue]:
-    """Everything a decision says but its identities, for people: names for numbers, flags as booleans."""
+    """Everything a decision says but its identities, for people: names for numbers, flags as booleans.
+
+    `adjusted_count` is what the decision alone gives; the spans may have been sampled before.
+    """
     exact = decision.threshold < THRESHOLD_UNKNOWN
     verdict: dict[str, AttributeValue] = {
         "verdict": decision.verdict.name.lower(),
         "trigger": decision.trigger.name.lower(),
         "policy": None if decision.policy == NO_POLICY else _policy_name(decision.policy, policy_names),
         "policy_version": decision.policy_version,
-        "votes": [_policy_name(bit, policy_names) for bit in range(64) if decision.votes >> bit & 1],
+        "votes": [
+            _policy_name(bit, policy_names)
+            for bit in range(len(policy_names) or 64)  # bits above the policies say which inner rates were charged
+            if decision.votes >> bit & 1
+        ],
         "threshold": f"{decision.threshold:014x}" if exact else None,
-        "adjusted_count": THRESHOLD_UNKNOWN / (THRESHOLD_UNKNOWN - decision.threshold) if exact else None,
+        "adjusted_count": adjusted_count(decision.threshold),
         "first": decision.first,
         "cut": decision.cut,
         "stream_ns": decision.stream_ns,

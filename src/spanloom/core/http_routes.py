@@ -1,8 +1,8 @@
 """Which handler answers a request, and what an error is answered with: one table each, no IO.
 
 Shared by the collector and the query API, so that 404, 405 and every error look the same on both. A pattern is a
-path whose segments are literal, `{name}` (one segment, not empty) or, as the last, `{name*}` (the rest, slashes
-included, perhaps empty). Status codes follow RFC 9110.
+path whose segments are literal, `{name}` (one segment, not empty) or, once, `{name*}` (as many as are left over,
+slashes included, perhaps empty). Status codes follow RFC 9110.
 """
 
 import json
@@ -72,11 +72,12 @@ def media_type(request: HttpRequest) -> str:
 def match_path(pattern: str, path: str) -> dict[str, str] | None:
     """What *path* puts into the pattern's places, or None if it does not fit."""
     wanted, found = pattern.split("/"), path.split("/")
-    if wanted[-1].endswith("*}"):
+    cut = next((place for place, want in enumerate(wanted) if want.endswith("*}")), None)
+    if cut is not None:
         if len(found) < len(wanted):
             return None
-        cut = len(wanted) - 1
-        found[cut:] = ["/".join(found[cut:])]
+        rest = len(found) - (len(wanted) - cut - 1)
+        found[cut:rest] = ["/".join(found[cut:rest])]
     if len(found) != len(wanted):
         return None
     places = {}

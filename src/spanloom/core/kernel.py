@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from spanloom.core._pure import hashes as pure_hashes
 from spanloom.core._pure.assembler import Assembler
+from spanloom.core._pure.stamping import stamp
 from spanloom.core._pure.wire import ScannedSpan, Split, scan, split_by_trace
 from spanloom.core.partitioning import PartitionHashes
 
 if TYPE_CHECKING:
     from spanloom._native.fetch import Taker
 
-__all__ = ["KERNEL", "Assembler", "Fetch", "ScannedSpan", "Split", "fetch", "hashes", "scan", "split_by_trace"]
+__all__ = ["KERNEL", "Assembler", "Fetch", "ScannedSpan", "Split", "fetch", "hashes", "scan", "split_by_trace", "stamp"]
 
 
 class Fetch(Protocol):
@@ -39,3 +40,4 @@ if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom
     Assembler = native.Assembler  # type: ignore[misc, assignment]
     scan = native.scan
     split_by_trace = native.split_by_trace
+    stamp = native.stamp

@@ -16,8 +16,8 @@ Every record, little endian (format version 1):
     PROBE       u64 spans offset, 2^64 - 1 for none
 
 A DECIDE entry: u8 verdict, u8 trigger, u8 policy, u8 flags, u32 policy version, u64 votes, u64 threshold,
-16 B trace id, u64 first offset, u64 cut, u64 stream time, u64 origin, u64 operation, u64 duration, u32 spans,
-u32 identities, then each identity: 8 B span id, u8 kind, u64 content hash.
+16 B trace id, u64 first offset, u64 cut, u64 stream time, u64 origin, u64 operation, u64 duration, u64 bytes,
+u32 spans, u32 identities, then each identity: 8 B span id, u8 kind, u64 content hash.
 
 A record counts while its epoch is the highest that a FENCE before it has opened; the first FENCE of an epoch wins
 (design, section 6). CONFIG, RATE and CHECKPOINT hold for every decision after them in ledger order, because an owner
@@ -44,7 +44,7 @@ _SKIP = struct.Struct("<Q")
 _PROBE = struct.Struct("<Q")
 _CHECKPOINT = struct.Struct(f"<QI{len(TALLY_FIELDS)}Q")
 COUNT = struct.Struct("<I")
-ENTRY = struct.Struct("<BBBBIQQ16sQQQQQQII")
+ENTRY = struct.Struct("<BBBBIQQ16sQQQQQQQII")
 IDENTITY = struct.Struct("<8sBQ")
 
 
@@ -201,7 +201,7 @@ def encode_decision(decision: Decision) -> bytes:
     d = decision
     head = ENTRY.pack(
         d.verdict, d.trigger, d.policy, d.flags, d.policy_version, d.votes, d.threshold, d.trace_id, d.first, d.cut,
-        d.stream_ns, d.origin_ns, d.operation, d.duration_ns, d.span_count, len(d.identities),
+        d.stream_ns, d.origin_ns, d.operation, d.duration_ns, d.size_bytes, d.span_count, len(d.identities),
     )  # fmt: skip
     return head + b"".join(IDENTITY.pack(*identity) for identity in d.identities)
 
@@ -213,7 +213,7 @@ def decode_decisions(entries: bytes) -> Iterator[Decision]:
     for _ in range(count):
         *head, spans, identities = ENTRY.unpack_from(entries, at)
         verdict, trigger, policy, flags, version, votes, threshold, trace_id = head[:8]
-        first, cut, stream_ns, origin_ns, operation, duration_ns = head[8:]
+        first, cut, stream_ns, origin_ns, operation, duration_ns, size_bytes = head[8:]
         at += ENTRY.size
         end = at + identities * IDENTITY.size
         yield Decision(
@@ -232,6 +232,7 @@ def decode_decisions(entries: bytes) -> Iterator[Decision]:
             operation=operation,
             duration_ns=duration_ns,
             span_count=spans,
+            size_bytes=size_bytes,
             identities=tuple(Identity(*fields) for fields in IDENTITY.iter_unpack(entries[at:end])),
         )
         at = end

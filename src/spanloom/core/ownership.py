@@ -18,6 +18,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import NamedTuple
 
+from spanloom.core._pure.sampler import rate_of_state
 from spanloom.core.assembly import TALLY_FIELDS, Harvest, Limits, Position, Tally
 from spanloom.core.deaths import Deaths, Foothold
 from spanloom.core.kernel import Assembler
@@ -35,7 +36,8 @@ from spanloom.core.ledger import (
     decode_decisions,
     encode,
 )
-from spanloom.core.sampling.policies import PolicySet, policies_from_body
+from spanloom.core.sampling.policies import PolicySet
+from spanloom.core.sampling.written import policies_from_body
 from spanloom.errors import DecodeError, Fenced
 from spanloom.model import SPANS, Committed, Fragment, LedgerRecord, Record
 
@@ -101,6 +103,7 @@ class Ownership:
         self.phase = Phase.RECALLING
         self.assembler = assembler
         self.policies: PolicySet | None = None  # what the ledger says
+        self.rate = 1.0  # what the ledger says, too
         self._versions: dict[int, _Version] = {}  # of the policies, as far as decisions refer to them
         self._limits = limits
         self._owner = owner
@@ -219,9 +222,12 @@ class Ownership:
                 self._adopt(policies_from_body(body, version=version))
             case Checkpoint(_, _, sampler):
                 self.assembler.restore_sampler(sampler)
+                self.rate = rate_of_state(sampler)
+            case Rate(_, rate):
+                self._bend(rate)
             case Probe(offset):
                 self._deaths.probe(offset)
-            case Rate() | Fence():
+            case Fence():
                 pass
 
     def _note_need(self, foothold: Foothold, entry: Entry) -> None:
@@ -262,6 +268,10 @@ class Ownership:
     def _adopt(self, policies: PolicySet) -> None:
         self.policies = policies
         self.assembler.configure(policies)
+
+    def _bend(self, rate: float) -> None:
+        self.rate = rate
+        self.assembler.set_rate(rate)
 
     def policy_names(self, version: int) -> tuple[str, ...]:
         """The names a decision's policy index and votes refer to; empty where the version was not seen."""
@@ -332,6 +342,11 @@ class Ownership:
         return self._encode(
             [Config(self._offset, policies.version, policies.body), Checkpoint(safe.offset, safe.tally, state)]
         )
+
+    def bend(self, rate: float, cause: int) -> list[bytes]:
+        """RATE: consistent probabilities keep that part of what they would, from here on."""
+        self._bend(rate)
+        return self._encode([Rate(self._offset, rate, cause)])
 
     # Records, as they are fed.
 

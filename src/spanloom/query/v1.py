@@ -1,4 +1,4 @@
-"""The query API: GET /v1/traces/{id}, /v1/traces, /v1/services.
+"""The query API: GET /v1/traces/{id}, /v1/traces/{id}/decision, /v1/traces, /v1/services.
 
 Ids in URLs are read as `core/codec/ids.py` says, so whatever a sender called a trace finds it again.
 """
@@ -6,18 +6,20 @@ Ids in URLs are read as `core/codec/ids.py` says, so whatever a sender called a 
 from collections.abc import Mapping
 
 from spanloom.core.codec.ids import trace_id_from_text
+from spanloom.core.explain import time_ns_of, time_text
 from spanloom.core.http_routes import JSON_TYPE, Route, json_response
 from spanloom.core.query import summaries_json
 from spanloom.errors import DecodeError
 from spanloom.interfaces import TraceStore
 from spanloom.model import HttpRequest, HttpResponse
+from spanloom.query.decisions import DecisionReader, Unknown
 from spanloom.query.traces import TraceReader
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 1000  # TraceStore.search takes no more
 
 
-def query_routes(store: TraceStore, reader: TraceReader) -> list[Route]:
+def query_routes(store: TraceStore, reader: TraceReader, decisions: DecisionReader) -> list[Route]:
     """The routes of the v1 query API."""
 
     async def get_trace(_: HttpRequest, places: Mapping[str, str]) -> HttpResponse:
@@ -35,11 +37,30 @@ def query_routes(store: TraceStore, reader: TraceReader) -> list[Route]:
     async def list_services(_: HttpRequest, __: Mapping[str, str]) -> HttpResponse:
         return json_response(200, {"services": [*await store.services()]})
 
+    async def get_decision(request: HttpRequest, places: Mapping[str, str]) -> HttpResponse:
+        trace_id = trace_id_from_text(places["id"])
+        near = request.query.get("near")
+        found = await decisions.explain(trace_id, near_ns=time_ns_of(near) if near else None)
+        if isinstance(found, Unknown):
+            return json_response(404, {"error": _unknown(found, near), "trace_id": trace_id.hex()})
+        return json_response(200, found)
+
     return [
+        Route("GET", "/v1/traces/{id*}/decision", get_decision),
         Route("GET", "/v1/traces/{id*}", get_trace),
         Route("GET", "/v1/traces", list_traces),
         Route("GET", "/v1/services", list_services),
     ]
+
+
+def _unknown(unknown: Unknown, near: str | None) -> str:
+    if unknown.looked_from_ns is None:
+        return "no such trace: nothing has been decided in its partition"
+    if near:
+        return f"no such trace: nothing was decided of it within minutes of {near}"
+    return (
+        f"no such trace: nothing was decided of it since {time_text(unknown.looked_from_ns)}; near=TIME looks elsewhere"
+    )
 
 
 def _limit(request: HttpRequest) -> int:

@@ -140,10 +140,10 @@ class Topics:
 
     def look(self) -> TopicFacts:
         """What a start needs to know. Raises ConfigError where the topics cannot do, SourceUnavailable."""
-        names = {name: self._settings.topic(name) for name in (SPANS, LEDGER)}
+        names = {name: self._settings.topic(name) for name in (SPANS, LEDGER, POLICIES)}
         facts = {name: self.describe(names[name]) for name in names}
         spans, ledger = facts[SPANS], facts[LEDGER]
-        if spans is None or ledger is None:
+        if spans is None or ledger is None or facts[POLICIES] is None:
             absent = next(names[name] for name in names if facts[name] is None)
             raise ConfigError(f"kafka: expected a topic {absent}, found none; `spanloom topics create` makes it")
         if spans.partition_count != ledger.partition_count:

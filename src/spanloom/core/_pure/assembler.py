@@ -56,7 +56,7 @@ class Assembler:
         self._limits = limits
         self._partition = partition
         self._partition_count = partition_count
-        self._sampler = Sampler()
+        self._sampler = Sampler(partition_count)
         self._open: dict[bytes, Gathering] = {}  # in order of creation
         self._timers: list[tuple[int, int, bytes]] = []  # heap of due_ns, order, trace id; stale ones are passed over
         self._past: dict[bytes, list[_Past]] = {}
@@ -88,11 +88,15 @@ class Assembler:
         """Judge by *policies* from here on, open traces included."""
         self._sampler.configure(policies)
 
+    def set_rate(self, rate: float) -> None:
+        """Let consistent probabilities keep this part of what they would, from here on."""
+        self._sampler.set_rate(rate)
+
     def recall(self, entries: bytes) -> None:
         """Take in a DECIDE body of an earlier owner: its verdicts stand, its effects may not be done yet."""
         for decision in decode_decisions(entries):
             self._remember(decision)
-            self._fold(decision)
+            self._fold(decision, is_ours=False)
 
     def sampler_state(self) -> bytes:
         """For a CHECKPOINT."""
@@ -434,19 +438,16 @@ class Assembler:
         self._triggers[trigger] += 1
         features = gathering.features(stream_ns)
         past = gathering.inherited
+        version = past.policy_version if past else self._sampler.policies.version
         if past is None:
-            vote = self._sampler.judge(features)
-            verdict = Verdict.KEEP if vote.keep else Verdict.DROP
-            version = self._sampler.policies.version
+            vote = self._sampler.judge(features, gathering.chunks)
         elif past.verdict is Verdict.KEEP:
-            verdict, version = Verdict.KEEP, past.policy_version
-            vote = Vote(keep=True, votes=past.votes, policy=past.policy, threshold=past.threshold)
+            vote = Vote(Verdict.KEEP, past.votes, past.policy, past.threshold)
         else:
-            verdict, version = Verdict.LATE_ERROR, past.policy_version
-            vote = Vote(keep=True, votes=0, policy=NO_POLICY, threshold=0)
+            vote = Vote(Verdict.LATE_ERROR, 0, NO_POLICY, 0)
         decision = Decision(
             trace_id=gathering.trace_id,
-            verdict=verdict,
+            verdict=vote.verdict,
             trigger=trigger,
             policy=vote.policy,
             policy_version=version,
@@ -459,17 +460,18 @@ class Assembler:
             origin_ns=past.origin_ns if past else stream_ns,
             operation=features.operation,
             duration_ns=features.duration_ns,
-            span_count=len(gathering.spans),
-            identities=tuple(gathering.identities) if verdict is not Verdict.DROP else (),
+            span_count=features.span_count,
+            size_bytes=features.size_bytes,
+            identities=tuple(gathering.identities) if vote.verdict is not Verdict.DROP else (),
         )
-        self._fold(decision)
+        self._fold(decision, is_ours=True)
         self._remember(decision)
         self._awaiting.append((decision, gathering))
         self._decided.append(encode_decision(decision))
 
-    def _fold(self, decision: Decision) -> None:
+    def _fold(self, decision: Decision, *, is_ours: bool) -> None:
         if not decision.flags & FLAG_LATE:
-            self._sampler.fold(decision.operation, decision.duration_ns, decision.stream_ns)
+            self._sampler.fold(decision, is_ours=is_ours)
 
     def _remember(self, decision: Decision) -> None:
         """Know the decision until `remember` has passed; forget those whose time is over."""

@@ -82,10 +82,10 @@ class Gathering:
         head = min(candidates, key=lambda span: (span.start_unix_ns, span.span_id, span.kind, span.service, span.name))
         return Features(
             trace_id=self.trace_id,
-            error=any(span.error for span in self.spans),
             duration_ns=duration,
             operation=hashes.content_hash(head.service + OPERATION_SEPARATOR + head.name),
-            services=frozenset(span.service.decode("utf-8", "replace") for span in self.spans),
+            span_count=len(self.spans),
+            size_bytes=sum(map(len, self.chunks)),
             stream_ns=stream_ns,
         )
 

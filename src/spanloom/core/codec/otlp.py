@@ -13,6 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from spanloom.core._pure.stamping import without_stamp
 from spanloom.core.kernel import ScannedSpan, scan
 from spanloom.model import AttributeValue, Span
 
@@ -60,9 +61,15 @@ def _decode_span(scanned: ScannedSpan, resource: dict[str, AttributeValue]) -> S
         resource=resource,
         status_message=body.status.message,
         events=tuple(_event(event) for event in body.events),
-        content=xxhash.xxh64_intdigest(scanned.span),
+        content=_content(scanned.span, body.trace_state),
         undecodable=undecodable,
+        trace_state=body.trace_state,
     )
+
+
+def _content(span: bytes, trace_state: str) -> int:
+    """A span that was kept twice, in two lives of its trace, is one span to a reader, stamped differently or not."""
+    return xxhash.xxh64_intdigest(without_stamp(span, trace_state) if trace_state else span)
 
 
 def _event(event: trace_pb2.Span.Event) -> dict[str, AttributeValue]:
