@@ -58,9 +58,10 @@ class Foreign:
             producer.produce(self.topic, value, key)
         assert producer.flush(30) == 0
 
-    def collector(self) -> AbstractContextManager[Process]:
+    def collector(self, armed: str = "") -> AbstractContextManager[Process]:
         settings = {"topic": self.topic, "encoding": self.encoding, "group": f"{self.topic}-group"}
-        return self.cluster.member("collector", **{f"kafka_intake__{key}": value for key, value in settings.items()})
+        door = {f"kafka_intake__{key}": value for key, value in settings.items()}
+        return self.cluster.member("collector", armed=armed, **door)
 
     def spans(self) -> Counter[Ids]:
         """What is in `spans`, each in the partition and under the key of its trace."""
@@ -125,15 +126,14 @@ def test_a_poison_record_is_listed_with_reason_and_place_and_sent_again_as_it_wa
     assert "2 dead letters not sent again" in foreign.cluster.command("dead-letters", "list").stdout
 
 
-def test_what_was_in_the_log_and_not_committed_is_read_again(foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_in_the_log_and_not_committed_is_read_again(foreign: Foreign) -> None:
     """kill -9 between append and commit, three times: nothing is missing, and what came twice shows that it died."""
     values = [traces_data([Sp(number, each) for each in range(1, 6)]) for number in range(1, 200)]
     foreign.fill(values)
     for _ in range(3):
-        monkeypatch.setenv("SPANLOOM_FAILPOINT", "intake-appended:1")
-        with suppress(AssertionError), foreign.collector() as member:  # it may die before it says that it is ready
+        # It may die before it says that it is ready.
+        with suppress(AssertionError), foreign.collector(armed="intake-appended:1") as member:
             member.popen.wait(120)
-    monkeypatch.delenv("SPANLOOM_FAILPOINT")
     with foreign.collector() as member:
         taken(member, len(values))
         assert member.terminate() == 0

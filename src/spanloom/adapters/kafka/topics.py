@@ -124,6 +124,8 @@ class Topics:
             if exc.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
             raise self._unavailable(f"{name}: {exc.args[0].str()}") from exc
+        except TimeoutError as exc:  # we were frozen, or starved: librdkafka had no chance to say so itself
+            raise self._unavailable(f"{name}: no answer within {RESULT_S:g} s") from exc
         return TopicFacts(str(found.topic_id), len(found.partitions))
 
     def config(self, kind: ResourceType, name: str) -> dict[str, str]:
@@ -137,6 +139,8 @@ class Topics:
             return ask()
         except KafkaException as exc:
             raise self._unavailable(exc.args[0].str()) from exc
+        except TimeoutError as exc:
+            raise self._unavailable(f"no answer within {RESULT_S:g} s") from exc
 
     def look(self) -> TopicFacts:
         """What a start needs to know. Raises ConfigError where the topics cannot do, SourceUnavailable."""
@@ -200,4 +204,6 @@ def _is_made(future: "Future[None]") -> bool:
         if exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         raise ConfigError(f"kafka: {exc.args[0].str()}") from exc
+    except TimeoutError as exc:
+        raise SourceUnavailable(f"no answer within {RESULT_S:g} s: the topic may be there or not") from exc
     return True
