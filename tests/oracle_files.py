@@ -150,7 +150,7 @@ def read_ledger(ledger_db: Path, partition: int) -> tuple[list[Tick], list[Logge
         rows = database.execute("SELECT body FROM entry WHERE partition = ? ORDER BY position", (partition,))
         for (body,) in rows:
             version, kind, zero, its_partition, epoch, crc = struct.unpack_from("<BBHIQI", body)
-            assert (version, zero, its_partition) == (1, 0, partition), f"ledger record of {its_partition}: {version}"
+            assert (version, zero, its_partition) == (2, 0, partition), f"ledger record of {its_partition}: {version}"
             assert zlib.crc32(body[:16] + bytes(4) + body[20:]) == crc, "a ledger record is damaged"
             if kind == 1:
                 epoch_fenced = max(epoch_fenced, epoch)

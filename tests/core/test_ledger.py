@@ -96,8 +96,8 @@ def test_a_record_cut_short_is_noticed(entry: Entry, data: st.DataObject) -> Non
 def test_another_format_version_is_refused_by_name() -> None:
     """A record of a later format says which version was expected and which came."""
     body = bytearray(encode(0, 1, Tick(1, 2)))
-    body[0] = 2
-    with pytest.raises(DecodeError, match="expected format version 1, found 2"):
+    body[0] = 3
+    with pytest.raises(DecodeError, match="expected format version 2, found 3"):
         decode(bytes(body), partition=0, position=0)
 
 

@@ -1,6 +1,6 @@
 """The decision log's records: their bytes, and which of them count.
 
-Every record, little endian (format version 1):
+Every record, little endian (format version 2):
 
     0  u8   format version     4  u32  partition     16  u32  CRC-32 of the record with this field zero
     1  u8   kind               8  u64  epoch         20  body
@@ -33,7 +33,7 @@ from spanloom.core.assembly import TALLY_FIELDS, Tally
 from spanloom.errors import DecodeError
 from spanloom.model import LEDGER, Decision, Identity, Trigger, Verdict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NO_OFFSET = (1 << 64) - 1
 _HEADER = struct.Struct("<BBHIQI")
 _FENCE = struct.Struct("<16sQ")

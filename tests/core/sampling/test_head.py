@@ -1,6 +1,5 @@
 """Head sampling: what passes, what does not, and what it remembers."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -16,7 +15,6 @@ from spanloom.core.sampling.head import (
     decision_from_bytes,
     decision_to_bytes,
     errors_of,
-    marked,
     randomness,
 )
 from tests.core.otlp_bytes import Universe, Writer
@@ -159,17 +157,6 @@ def test_an_error_stands_for_itself_and_what_follows_it_for_nobody_knows_how_man
     later = sampler.sift([(trace_id, with_state("ot=th:4", trace_id))], error.decided)
     assert states_of(later) == [""]
     assert states_of(sampler.sift([(trace_id, with_state("", trace_id))], {trace_id: True})) == [""]
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_marking_changes_tracestates_alone_and_the_same_way_each_time(seed: int) -> None:
-    """A span sent again is marked to the same bytes; everything else of it is as it was."""
-    for _, part in split_by_trace(Writer(Random(seed), Universe(traces=3, spans=20)).traces_data()).parts:
-        once = marked(part, HALF)
-        assert marked(part, HALF) == once
-        before, after = decode_spans(part), decode_spans(once)
-        unmarked = [[replace(span, content=0, trace_state="") for span in spans] for spans in (before, after)]
-        assert unmarked[0] == unmarked[1]
 
 
 def test_under_load_a_share_of_what_would_pass_does() -> None:

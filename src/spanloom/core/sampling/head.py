@@ -7,25 +7,19 @@ p has changed is not torn; but a "no" gives way to an error. What passes carries
 OpenTelemetry specification, "TraceState: Probability Sampling"; OTEP 235.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError as ProtobufError
-from opentelemetry.proto.trace.v1 import trace_pb2
-
 from spanloom.core import kernel
+from spanloom.core._pure.stamping import trace_state_of
 from spanloom.core._pure.wire import Placed, frame, read_traces_data
-from spanloom.core.sampling.threshold import with_threshold
+from spanloom.core.sampling.policies import bend, threshold_of
+from spanloom.core.sampling.threshold import randomness_of
 from spanloom.model import THRESHOLD_UNKNOWN
 
 RANDOM_BYTES = 7  # R has 56 bits
 ALWAYS = 0  # the threshold that everything passes
-RANDOMNESS_END = 1 << (8 * RANDOM_BYTES)
-
-# `rv` in the value of tracestate's member `ot`: fields are parted by `;`, members by `,`.
-_RV = re.compile(r"(?:^|,)[ \t]*ot=(?:[^,]*;)?rv:([0-9a-f]{14})(?=[;, \t]|$)")
 _YES, _NO = b"1", b"0"
 
 
@@ -51,14 +45,13 @@ class HeadSampler:
 
     def __init__(self, probability: float) -> None:
         """*probability* in [0, 1]."""
-        self._probability = probability
         self._factor = 1.0
-        self._threshold = self._bent = _threshold_of(probability)
+        self._threshold = self._bent = threshold_of(100 * probability)
 
     def bend(self, factor: float) -> None:
         """From now on keep only that share, in (0, 1], of the traces that would be kept."""
         self._factor = factor
-        self._bent = _threshold_of(self._probability * factor)
+        self._bent = bend(self._threshold, factor)
 
     @property
     def factor(self) -> float:
@@ -83,12 +76,12 @@ class HeadSampler:
             if sampled:
                 # What only an earlier decision lets in came by a threshold that we do not know.
                 threshold = self._bent if value >= self._bent else THRESHOLD_UNKNOWN
-                kept.append((trace_id, marked(spans, threshold)))
+                kept.append((trace_id, kernel.stamp(spans, threshold)))
                 span_count += _count(spans)
                 continue
             errors, error_count = errors_of(spans)
             if error_count:
-                kept.append((trace_id, marked(errors, ALWAYS)))
+                kept.append((trace_id, kernel.stamp(errors, ALWAYS)))
                 span_count += error_count
                 decided[trace_id] = True  # spans that come from now on show what led to the error
             if shed:
@@ -101,43 +94,14 @@ def _count(spans: bytes) -> int:
     return kernel.split_by_trace(spans).span_count
 
 
-def _threshold_of(probability: float) -> int:
-    return round((1 - probability) * RANDOMNESS_END)
-
-
-def marked(spans: bytes, threshold: int) -> bytes:
-    """The same spans, with `ot=th` in their tracestate: who counts them knows how many each stands for.
-
-    What a stricter sampler wrote before us stands. The same bytes always give the same, so that a span sent again is
-    still known as a duplicate; TracesData that protobuf cannot read stay as they are.
-    """
-    try:
-        data = trace_pb2.TracesData.FromString(spans)
-    except ProtobufError:
-        return spans
-    for resource in data.resource_spans:
-        for scope in resource.scope_spans:
-            for span in scope.spans:
-                span.trace_state = with_threshold(span.trace_state, threshold)
-    return data.SerializeToString()
-
-
 def randomness(trace_id: bytes, spans: bytes) -> int:
     """R of a trace, some of whose spans these are."""
     if b"rv:" in spans:
         for span in kernel.scan(spans):
-            match = _RV.search(_trace_state(span.span))
-            if match:
-                return int(match[1], 16)
+            rv = randomness_of(trace_state_of(span.span)).rv
+            if rv is not None:
+                return rv
     return int.from_bytes(trace_id[-RANDOM_BYTES:], "big")
-
-
-def _trace_state(span: bytes) -> str:
-    """Empty if the span's body cannot be read: that is for whoever shows it to say."""
-    try:
-        return trace_pb2.Span.FromString(span).trace_state
-    except ProtobufError:
-        return ""
 
 
 def errors_of(spans: bytes) -> tuple[bytes, int]:
