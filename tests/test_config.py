@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spanloom.config import Config, effective, load, reference
-from spanloom.config.kinds import seconds, show_bytes, show_seconds, size_bytes
+from spanloom.config.kinds import AUTO, seconds, show_bytes, show_seconds, size_bytes
 from spanloom.config.sources import from_yaml
 from spanloom.core.sampling.written import parse_policies
 from spanloom.errors import ConfigError
@@ -50,6 +50,14 @@ def test_nothing_written_gives_the_defaults() -> None:
     assert {line.where for line in effective(config)} == {"default"}
 
 
+@pytest.mark.parametrize(("written", "size"), [("auto", AUTO), ("1GiB", 1 << 30)])
+def test_the_undecided_budget_is_a_size_or_auto(written: str, size: int) -> None:
+    """`auto` leaves it to the memory there is, and is shown as it is written."""
+    config = load(None, {}, {"assembly.undecided_bytes_max": written})
+    assert config.assembly.undecided_bytes_max == size
+    assert {line.key: line.value for line in effective(config)}["assembly.undecided_bytes_max"] == written
+
+
 def test_the_defaults_are_the_design_s_numbers() -> None:
     """The limits of assembly are those the design settled."""
     limits = Config().assembly
@@ -60,7 +68,7 @@ def test_the_defaults_are_the_design_s_numbers() -> None:
         300,
         600,
     )
-    assert (limits.spans_max, limits.bytes_max, limits.undecided_bytes_max) == (50_000, 16 << 20, 512 << 20)
+    assert (limits.spans_max, limits.bytes_max, limits.undecided_bytes_max) == (50_000, 16 << 20, AUTO)
 
 
 def test_each_source_overrides_the_one_before_it(write: Write) -> None:

@@ -223,10 +223,30 @@ async def test_too_many_undecided_bytes_are_decided_early(autojump_clock: trio.t
     town.settings = replace(town.settings, undecided_bytes_max=400)
     async with town.at_work():
         await town.send(*(Sp(n, 1) for n in range(1, 30)))
-        await trio.sleep(1)
+        await trio.sleep(3)
         (statistics,) = town.board.statistics()
     assert statistics.assembler.triggers[4] > 10
     assert statistics.assembler.undecided_bytes <= 400
+
+
+async def test_what_others_decide_meanwhile_may_spare_an_early_decision(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Over the node's budget reading waits first; once there is room again nothing is decided early."""
+
+    class Relieved(Board):
+        def undecided_bytes(self) -> int:
+            return 500 if trio.current_time() < relieved_at else 0
+
+    relieved_at = trio.current_time() + 0.4
+    town = Town()
+    town.board = Relieved(town.board.partition_count)
+    town.settings = replace(town.settings, undecided_bytes_max=400)
+    async with town.at_work():
+        await town.send(*(Sp(n, 1) for n in range(1, 5)))
+        await trio.sleep(1)
+        (statistics,) = town.board.statistics()
+    assert statistics.assembler.triggers[4] == 0
 
 
 async def test_a_document_the_store_refuses_is_dead_lettered(autojump_clock: trio.testing.MockClock) -> None:

@@ -74,6 +74,7 @@ class PartitionSettings:
     tick_after_s: float = 1.0  # design, section 5
     checkpoint_interval_s: float = 60.0  # bounds the ledger a recovery reads
     undecided_bytes_max: int = 512 << 20  # of the node
+    hold_s: float = 0.5  # above it: how long reading waits before traces are decided early
     storing_bytes_max: int = 64 << 20  # of a partition; reading waits above it
     unsettled_max: int = 64  # ledger records in flight; reading waits above it
     bulk_bytes: int = 4 << 20  # Elasticsearch does best at 3 to 8 MB a bulk

@@ -356,13 +356,18 @@ async def _tick_if_idle(assignment: Assignment, idle: _Idle, to_store: trio.Memo
 
 
 async def _shed_if_full(assignment: Assignment, to_store: trio.MemorySendChannel[Fragment]) -> None:
-    """The node holds more undecided bytes than it may: decide our oldest traces, down to our share."""
+    """The node holds more undecided bytes than it may: read nothing for a while, then decide our oldest traces.
+
+    What other partitions decide meanwhile may be enough. Else down to a part of our share, so that there is room for
+    what comes: at the very share each further record would stop reading again.
+    """
     most, board = assignment.settings.undecided_bytes_max, assignment.board
-    if board.undecided_bytes() > most:
-        share = most // board.expected_count
-        log.warning(
-            "deciding early", partition=assignment.partition, undecided_bytes=board.undecided_bytes(), most=most
-        )
+    if board.undecided_bytes() <= most:
+        return
+    await trio.sleep(assignment.settings.hold_s)
+    if (held := board.undecided_bytes()) > most:
+        log.warning("deciding early", partition=assignment.partition, undecided_bytes=held, most=most)
+        share = most * 3 // 4 // board.expected_count
         await _reap(assignment, assignment.ownership.assembler.shed(share), to_store)
 
 

@@ -22,6 +22,7 @@ from spanloom.actors.supervisor import ChildSpec, Restart
 from spanloom.adapters.failpoints import VARIABLE, HalvingStore, failpoint_from
 from spanloom.adapters.grpc import GrpcCounters
 from spanloom.adapters.http import Gate, HttpCounters, HttpLimits, let_everybody_in, open_listeners, serve_http
+from spanloom.adapters.machine import memory_limit_bytes
 from spanloom.adapters.trial import survives
 from spanloom.config import Config
 from spanloom.core.assembly import Limits
@@ -83,7 +84,7 @@ def partition_settings(config: Config) -> PartitionSettings:
         limits=limits,
         orders=Orders(parse_policies(config.sampling.policies, version=1)),
         commit_interval_s=config.commit_interval_s,
-        undecided_bytes_max=assembly.undecided_bytes_max,
+        undecided_bytes_max=assembly.undecided_bytes_max or memory_limit_bytes() // 4,
     )
 
 

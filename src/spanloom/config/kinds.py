@@ -70,6 +70,19 @@ def size_bytes(low: int, high: int) -> Kind[int]:
     return Kind(accepts, read, show_bytes)
 
 
+AUTO = 0  # a size that depends on where we run
+
+
+def size_bytes_or_auto(low: int, high: int) -> Kind[int]:
+    """The same, or `auto`, read as AUTO."""
+    kind = size_bytes(low, high)
+
+    def read(value: object) -> int:
+        return AUTO if value == "auto" else kind.read(value)
+
+    return Kind(f"{kind.accepts}, or auto", read, lambda size: "auto" if size == AUTO else show_bytes(size))
+
+
 def seconds(low: float, high: float) -> Kind[float]:
     """A time in seconds in a closed range."""
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from spanloom.config.kinds import AUTO
 from spanloom.config.policies import check_policies, read_policies
 from spanloom.config.sections import Config, Described, settings
 from spanloom.config.sources import Setting, from_environment, from_yaml
@@ -136,7 +137,7 @@ def _check_together(config: Config) -> None:
         low, high = values[lower], values[upper]
         assert isinstance(low, int | float)
         assert isinstance(high, int | float)
-        if low > high:
+        if low > high and high != AUTO:
             raise ConfigError(
                 f"{upper}: expected at least {lower}, which is {shown[lower].value} ({shown[lower].where}), "
                 f"found {shown[upper].value} ({shown[upper].where})"

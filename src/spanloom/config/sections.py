@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
 from spanloom.config.kinds import (
+    AUTO,
     Kind,
     one_of,
     path,
@@ -17,6 +18,7 @@ from spanloom.config.kinds import (
     seconds,
     secret,
     size_bytes,
+    size_bytes_or_auto,
     text,
     text_or_nothing,
     urls,
@@ -232,7 +234,10 @@ class AssemblyConfig:
         "A trace with more span bytes is decided at once; what follows is a further fragment.",
     )
     undecided_bytes_max: int = option(
-        512 * MIB, size_bytes(MIB, TIB), "Span bytes of all undecided traces; beyond it reading is held back."
+        AUTO,
+        size_bytes_or_auto(MIB, TIB),
+        "Span bytes of all undecided traces: above it reading waits, then the oldest are decided early. auto: a "
+        "quarter of the memory the process may use, by its control group or the machine.",
     )
 
 
