@@ -13,6 +13,7 @@
 
 #define SL_US_PER_S 1000000
 #define SL_POOLED 0 /* the operation under which those beyond `operations_max` are counted */
+#define SL_LEVEL_MAX ((int64_t)1 << 62)
 #define SL_LEVEL_MIN (-((int64_t)1 << 62))
 #define SL_ONE_BITS 16 /* below one span in an average */
 #define SL_QUIET_MAX 64
@@ -28,13 +29,22 @@ typedef struct {
     int64_t level, filled_us;
 } sl_token_bucket;
 
-/* A full one; per_second and burst are the fleet's. */
+static inline uint32_t sl_isqrt(uint32_t number) {
+    uint32_t root = 0;
+    while ((uint64_t)(root + 1) * (root + 1) <= number) root++;
+    return root;
+}
+
+/* A new one; per_second and burst are the fleet's. */
 static inline sl_token_bucket sl_token_bucket_new(int64_t per_second, int64_t burst, bool by_bytes,
                                                   uint32_t partition_count) {
-    int64_t unit = (int64_t)SL_US_PER_S * partition_count, full = burst * SL_US_PER_S;
-    if (burst && full < unit) full = unit;
-    return (sl_token_bucket){.unit = unit, .full = full, .enough = full / partition_count, .per_second = per_second,
-                             .burst = burst, .by_bytes = by_bytes, .level = full};
+    int64_t unit = (int64_t)SL_US_PER_S * partition_count, part = burst * SL_US_PER_S;
+    if (burst && part < unit) part = unit;
+    sl_wide full = (sl_wide)burst * SL_US_PER_S * sl_isqrt(partition_count);
+    if (full < part) full = part;
+    if (full > SL_LEVEL_MAX) full = SL_LEVEL_MAX;
+    return (sl_token_bucket){.unit = unit, .full = (int64_t)full, .enough = part / partition_count,
+                             .per_second = per_second, .burst = burst, .by_bytes = by_bytes, .level = part};
 }
 
 static inline uint64_t sl_tokens_of(const sl_token_bucket *bucket, const sl_decision *decision) {
@@ -42,7 +52,8 @@ static inline uint64_t sl_tokens_of(const sl_token_bucket *bucket, const sl_deci
 }
 
 static inline int64_t sl_tokens_level(const sl_token_bucket *bucket, int64_t now_us) {
-    int64_t elapsed_us = now_us > bucket->filled_us ? now_us - bucket->filled_us : 0;
+    bool is_new = !bucket->filled_us; /* before the first trace no time passes */
+    int64_t elapsed_us = !is_new && now_us > bucket->filled_us ? now_us - bucket->filled_us : 0;
     sl_wide level = bucket->level + (sl_wide)elapsed_us * bucket->per_second;
     return level < bucket->full ? (int64_t)level : bucket->full;
 }

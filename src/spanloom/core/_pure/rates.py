@@ -2,15 +2,17 @@
 
 A partition has its part of a budget that is the fleet's: the same whoever works it. A trace may pass while the bucket
 holds what it costs, or, of n partitions, an nth of its fill: then it takes what the bucket does not have, and the
-partition pays it off before the next one passes. So large traces pass through small parts, none waits for a bucket that
-is full and runs over meanwhile, and the budget holds in the long run whatever n is; with n = 1 the rule is that of a
-plain token bucket. The floor: a bucket holds one token at least.
+partition pays it off before the next one passes. A part of n holds the square root of n times an nth of the burst: traffic
+comes to a small part in fits, and what ran over in between would never be used. So large traces pass through small
+parts, the budget is used up and holds in the long run whatever n is; with n = 1 the rule is that of a plain token bucket.
+The floor: a bucket holds one token at least.
 
 State, little endian: a bucket is i64 level and i64 filled_us; shares are u32 operations, i64 generation, then each
 u64 operation, u64 average, u64 spans of this interval, u64 threshold.
 """
 
 import struct
+from math import isqrt
 
 from spanloom.core.sampling.policies import RANDOMNESS_END, EmaThroughputPolicy
 from spanloom.core.sampling.program import Bucket
@@ -18,6 +20,7 @@ from spanloom.core.sampling.program import Bucket
 US_PER_S = 1_000_000
 POOLED = 0  # the operation under which those beyond `operations_max` are counted
 ONE = 16  # bits below one span in an average
+LEVEL_MAX = 1 << 62
 LEVEL_MIN = -(1 << 62)  # a deeper debt is forgiven: a state holds 63 bits, whatever a ledger says
 QUIET_MAX = 64  # intervals without a trace that are averaged in; after more, all is forgotten
 
@@ -32,9 +35,10 @@ class TokenBucket:
     def __init__(self, bucket: Bucket, partition_count: int) -> None:
         self.bucket = bucket
         self._unit = US_PER_S * partition_count
-        self._full = max(bucket.burst * US_PER_S, self._unit if bucket.burst else 0)
-        self._enough = self._full // partition_count
-        self.level = self._full
+        part = max(bucket.burst * US_PER_S, self._unit if bucket.burst else 0)
+        self._full = min(max(part, bucket.burst * US_PER_S * isqrt(partition_count)), LEVEL_MAX)
+        self._enough = part // partition_count
+        self.level = part
         self.filled_us = 0
 
     def take(self, span_count: int, size_bytes: int, stream_ns: int) -> bool:
@@ -54,7 +58,7 @@ class TokenBucket:
         self.filled_us = max(self.filled_us, now_us)
 
     def _level_at(self, now_us: int) -> int:
-        elapsed_us = max(0, now_us - self.filled_us)
+        elapsed_us = max(0, now_us - self.filled_us) if self.filled_us else 0  # before the first trace no time passes
         return min(self._full, self.level + elapsed_us * self.bucket.per_second)
 
     def encode(self) -> bytes:
