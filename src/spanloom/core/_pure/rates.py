@@ -2,10 +2,10 @@
 
 A partition has its part of a budget that is the fleet's: the same whoever works it. A trace may pass while the bucket
 holds what it costs, or, of n partitions, an nth of its fill: then it takes what the bucket does not have, and the
-partition pays it off before the next one passes. A part of n holds the square root of n times an nth of the burst: traffic
-comes to a small part in fits, and what ran over in between would never be used. So large traces pass through small
-parts, the budget is used up and holds in the long run whatever n is; with n = 1 the rule is that of a plain token bucket.
-The floor: a bucket holds one token at least.
+partition pays it off before the next one passes. A part of n holds the square root of n times an nth of the burst:
+traffic comes to a small part in fits, and what ran over in between would never be used. So large traces pass through
+small parts, and the budget is used up and holds in the long run whatever n is; with n = 1 the rule is that of a plain
+token bucket. The floor: a bucket holds one token at least.
 
 State, little endian: a bucket is i64 level and i64 filled_us; shares are u32 operations, i64 generation, then each
 u64 operation, u64 average, u64 spans of this interval, u64 threshold.
