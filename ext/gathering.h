@@ -60,7 +60,7 @@ typedef struct sl_gathering {
     uint64_t span_bytes;
     uint64_t start_min, end_max; /* UINT64_MAX and 0 where no span says */
     uint64_t chunk_bytes;        /* of its chunks: what it takes as TracesData */
-    uint32_t asked;              /* the configuration that `answers` answer; 0: asked when it is decided */
+    uint32_t asked;              /* the configuration that `answers` answer; of an older one they are asked anew */
     uint32_t piece_count, piece_capacity;
     uint32_t row_count; /* of the set; here too, to know where its end is without looking at it */
     uint32_t timers; /* entries of the timers that point here */

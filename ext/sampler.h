@@ -46,10 +46,7 @@ static inline int sl_note_spans(sl_sampler *sampler, const sl_key *key, sl_gathe
     if (!sl_program_asks_spans(&sampler->program)) return SL_OK;
     if (!gathering->is_open || gathering->inherited.is_set) return SL_OK; /* it will not be judged */
     if (gathering->piece_count == 1) gathering->asked = sampler->configuration;
-    if (gathering->asked != sampler->configuration) {
-        gathering->asked = 0; /* it has spans from before: all are asked when it is decided */
-        return SL_OK;
-    }
+    if (gathering->asked != sampler->configuration) return SL_OK; /* all its spans are asked when it is decided */
     sl_asker asker = {&sampler->program.predicates, &sampler->matches, key};
     for (uint32_t at = first; at != SL_NONE; at = scan->spans.items[at].next) {
         const sl_span *span = &scan->spans.items[at];

@@ -14,8 +14,8 @@ STATES = (
     b" k=a ,\t", b"k=a,k=b", b"K=a", b"k=", b"t@v=a, 9t@v=b c", b",,k=a,", b"k=\xff", b"9t@v=\xc3\xa4", b"k=a=b",
     b"", b"ot=rv:7fffffffffffff;rv:00000000000000", b",".join(b"k%d=a" % number for number in range(32)),
     b",".join(b"k%d=a" % number for number in range(33)), b"k=" + b"v" * 256, b"k=" + b"v" * 257, b"a" * 257 + b"=1",
-    b"ot=" + b"x" * 238, b"ot=" + b"x" * 251 + b";th:8", b"ot=th:fffffffffffffe", b"ot=;;th:8;a:b;th:9", b"ot=th:xyz",
-    b",".join([b"k%d=a" % number for number in range(31)] + [b"ot=a:b"]),
+    b"ot=" + b"x" * 251, b"ot=" + b"x" * 251 + b";th:8", b"ot=th:fffffffffffffe", b"ot=;;th:8;a:b;;c;th:9",
+    b"ot=th:xyz", b",".join([b"k%d=a" % number for number in range(31)] + [b"ot=a:b"]),
 )  # fmt: skip
 
 
@@ -101,10 +101,10 @@ class Writer:
             odd = random.choice((bytes(3), b"abc", bytes(16))) if self._once_in(100) else None
             fields.append(self.nested(4, odd or parent.to_bytes(8, "big")))
         fields += [self.nested(5, random.choice(NAMES)), self.number(6, random.choice((2, 2, 2, 3, 258)))]
-        if self._once_in(200):
-            start = random.choice((1 << 63, (1 << 64) - (1 << 24)))
-        fields.append(self.fixed(7, start))
-        fields.append(self.fixed(8, random.choice((0, start + 10, start + 10, start + random.randrange(1 << 24)))))
+        end = random.choice((0, start + 10, start + 10, start + random.randrange(1 << 24)))
+        if self._once_in(60):
+            start, end = random.choice(((1 << 63, 10), (5, 1 << 63), (1 << 63, (1 << 63) + 10**7), ((1 << 64) - 1, 1)))
+        fields += [self.fixed(7, start), self.fixed(8, end)]
         if not self.universe.plain:
             fields += self._sights()
         if random.randrange(4) == 0:
@@ -174,8 +174,9 @@ class Writer:
         resources = []
         for _ in range(random.choice((1, 1, 1, 2, 3, 0) if not self.universe.plain else (1,))):
             fields = [self.nested(1, self._resource())] if not self._once_in(10) else []
-            if self._once_in(20):
-                fields.append(self.nested(1, self._any_attribute()))
+            if self._once_in(10):
+                more = self.nested(1, self._any_attribute())  # the Resource stands in parts
+                fields.append(self.nested(1, more + random.choice((b"", b"\x0a", b"\x12\x7f"))))
             for _ in range(random.choice((1, 1, 1, 2, 0) if not self.universe.plain else (1,))):
                 scope = [self.nested(1, b"\x0a\x01s")]
                 for _ in range(random.choice((0, 1, 1, 2, 3, 5))):

@@ -22,6 +22,7 @@ CONDITIONS = (
     "latency",
     "trace_state",
 )
+GATHERING = ("ema_throughput", "ema_throughput", "latency_percentile", "rate_limiting", "bytes_limiting")
 GLOBS = ("shop*", "k[äa]se", "p?y", "", "*", "[!s]*")
 
 
@@ -167,6 +168,11 @@ def _fits(policies: list[Written]) -> bool:
     except PolicyRefused:
         return False
     return True
+
+
+def gathering_policies(random: Random) -> list[Written]:
+    """Policies that gather something from trace to trace."""
+    return [_leaf(random, f"p{number}", GATHERING) for number in range(random.randrange(1, 5))]
 
 
 def changed(random: Random, policies: list[Written], version: int) -> list[Written]:
