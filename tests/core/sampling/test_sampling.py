@@ -332,13 +332,11 @@ def test_a_successor_s_fold_charges_what_was_charged(seed: int) -> None:
 
 
 def test_a_policy_that_stays_keeps_what_it_gathered() -> None:
-    """A new version of the policies forgets nothing of those that are in it unchanged."""
+    """A new version of the policies forgets nothing of those that are in it unchanged, wherever they stand in it."""
     rate = of("rate_limiting", spans_per_second=1, burst_capacity=5)
     made = sampler(PERCENTILE, rate)
     for _ in range(20):
         fold(made, features())
     assert made.judge(features(spans=5), []).verdict is KEEP
-    made.configure(
-        parse_policies([ERRORS, of("rate_limiting", spans_per_second=1, burst_capacity=5), PERCENTILE], version=2)
-    )
+    made.configure(parse_policies([rate, ERRORS, PERCENTILE], version=2))
     assert made.judge(features(ms=60_000), []).votes == 0b100

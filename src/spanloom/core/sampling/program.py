@@ -92,7 +92,7 @@ class Bucket:
     per_second: int
     burst: int
     by_bytes: bool
-    charge: int
+    charge: int = field(compare=False)  # where it stands is no part of what it is
 
 
 @dataclass(frozen=True, slots=True)
