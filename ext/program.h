@@ -95,8 +95,10 @@ static inline sl_state *sl_program_add_state(sl_program *program, sl_state_kind 
 
 /* Let *program* go on with the state *from* of *before*, in place of its own *to*. */
 static inline void sl_program_take_state(sl_program *program, size_t to, sl_program *before, size_t from) {
+    uint32_t charge = program->states.items[to]->charge; /* of where it stands now */
     sl_state_free(program->states.items[to]);
     program->states.items[to] = before->states.items[from];
+    program->states.items[to]->charge = charge;
     before->states.items[from] = NULL;
 }
 
