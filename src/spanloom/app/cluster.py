@@ -148,10 +148,16 @@ def open_cluster(
             else MemoryStore(),
             outlet=KafkaOutlet(publisher(OutletUnavailable, LINGER_MS), kafka.topics),
             cache=closing.enter_context(open_cache(config.redis)),
-            threads=trio.CapacityLimiter(len(os.sched_getaffinity(0))),
+            threads=_threads(),
         )
         policies = KafkaPolicyLog(publisher(PoliciesUnavailable, 0), consumers, kafka.topic(POLICIES))
         yield _Cluster(world, member, policies)
+
+
+def _threads() -> trio.CapacityLimiter | None:
+    """As many as there are CPUs beside the two that trio's thread and librdkafka's already keep busy."""
+    spare = len(os.sched_getaffinity(0)) - 1
+    return trio.CapacityLimiter(spare) if spare > 1 else None
 
 
 def _server(node: Node, world: World, roles: frozenset[Role]) -> ChildSpec:
