@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -28,7 +29,15 @@ async def test_an_end_and_an_exception_are_no_deaths() -> None:
 
 async def test_an_attempt_that_hangs_proves_nothing_and_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """No end within the time: not a death, and no process is left behind."""
+    forked: list[int] = []
+
+    def fork(fork: Callable[[], int] = os.fork) -> int:
+        forked.append(fork())
+        return forked[-1]
+
     monkeypatch.setattr(trial, "TRIAL_S", 0.05)
+    monkeypatch.setattr(os, "fork", fork)
     assert await trial.survives(signal.pause)
+    (child,) = forked
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+        os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222 - it does not wait

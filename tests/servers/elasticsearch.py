@@ -113,8 +113,10 @@ class ElasticsearchServer:
         indices = json.loads(self.request("GET", f"/{prefix}*/_alias"))
         if indices:
             self.request("DELETE", f"/{','.join(indices)}")
-        if json.loads(self.request("GET", "/_index_template"))["index_templates"]:
-            self.request("DELETE", f"/_index_template/{prefix.rstrip('-')}*")
+        wanted = prefix.rstrip("-")
+        templates = json.loads(self.request("GET", "/_index_template"))["index_templates"]
+        if any(template["name"].startswith(wanted) for template in templates):
+            self.request("DELETE", f"/_index_template/{wanted}*")
 
     def close(self) -> None:
         """End it and forget what it stored."""
