@@ -219,6 +219,45 @@ async def test_the_breaker_lets_one_call_try_after_a_while(
     assert (statistics.hits, statistics.misses, statistics.failures) == (0, 1, FAILURES_MAX + 1)
 
 
+async def test_calls_that_fail_together_count_once(proxy: TcpProxy, hasty: RedisCache) -> None:
+    """A moment in which nothing answers fails every call under way, and does not take the cache away."""
+    proxy.mood = Mood.STALLED
+    failures = 0
+
+    async def call() -> None:
+        nonlocal failures
+        try:
+            await hasty.get("key")
+        except CacheUnavailable:
+            failures += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * FAILURES_MAX):
+            nursery.start_soon(call)
+
+    assert failures == hasty.statistics().failures == 2 * FAILURES_MAX
+    assert not hasty.statistics().breaker_open
+
+
+async def test_an_answer_that_is_there_counts_though_we_look_late(server: RedisServer) -> None:
+    """A process that was busy with something else for longer than the deadline still takes what Redis has said."""
+    cache = RedisCache(RedisOptions(server.url, deadline_s=0.5))
+    await cache.put("key", b"value", 60)
+    found: list[bytes | None] = []
+
+    async def call() -> None:
+        found.append(await cache.get("key"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        time.sleep(1.0)  # noqa: ASYNC251 - this is what is tried: nobody turns the loop
+    cache.close()
+
+    assert found == [b"value"]
+    assert cache.statistics().failures == 0
+
+
 async def test_a_value_too_large_for_the_deadline_is_not_kept(cache: RedisCache) -> None:
     """And what the key held before is forgotten, for it is no longer true."""
     await cache.put("key", b"value", 60)

@@ -2,13 +2,15 @@
 
 The client knows no trio, so each call is a thread's; the deadline is kept here, on trio's clock, and a thread that is
 late is left to its socket's time-out. After failures in a row the breaker opens: calls fail at once, and one a while
-tries again. What Redis says is believed only as far as its protocol goes: who reads a value checks that it is the one
-that was put.
+tries again. Only failures one after another say that Redis is away: a moment without a processor fails every call that
+is under way, and a breaker that opened for it would take the cache away from a process just when it is busiest. What
+Redis says is believed only as far as its protocol goes: who reads a value checks that it is the one that was put.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,8 +29,8 @@ Found = TypeVar("Found")
 
 DEADLINE_S = 0.02  # of a call: four times what a cached read may take in all, a fifth of an uncached one
 CONNECTIONS_MAX = 8  # and threads; each does thousands of calls a second
-FAILURES_MAX = 5  # in a row, until the breaker opens
-OPEN_S = 5.0  # what the end of an outage costs in cache misses; a try costs one caller the deadline
+FAILURES_MAX = 5  # one after another, until the breaker opens
+OPEN_S = 1.0  # what the end of an outage costs in cache misses; a try costs one caller the deadline, a fiftieth of it
 VALUE_BYTES_MAX = 1 << 20  # more takes longer than the deadline allows, and a large trace's reader can wait
 # Raised by the client for bytes that are not Redis's protocol, unwrapped.
 _NONSENSE = (ValueError, TypeError, IndexError, AttributeError, RecursionError, MemoryError, OverflowError)
@@ -64,6 +66,7 @@ class RedisCache:
         self._redis = _client(options)
         self._threads = trio.CapacityLimiter(CONNECTIONS_MAX)
         self._breaker = Breaker(FAILURES_MAX, OPEN_S)
+        self._failed_at = -inf  # when the breaker last heard of a failure
         self._hits = self._misses = self._failures = 0
 
     async def get(self, key: str) -> bytes | None:
@@ -111,26 +114,37 @@ class RedisCache:
         self._redis.connection_pool.disconnect()
 
     async def _call(self, work: Callable[[], Found]) -> Found:
-        if not self._breaker.allows(trio.current_time()):
+        began = trio.current_time()
+        if not self._breaker.allows(began):
             await trio.lowlevel.checkpoint()
             self._failures += 1
             raise CacheUnavailable("Redis has been away: waiting for one call to get through")
-        try:
-            with trio.fail_after(self._deadline_s):
-                found = await trio.to_thread.run_sync(_translated, work, limiter=self._threads, abandon_on_cancel=True)
-        except trio.TooSlowError as error:
-            self._failed(f"no answer within {self._deadline_s * 1000:.0f} ms")
-            raise CacheUnavailable(f"Redis gave no answer within {self._deadline_s * 1000:.0f} ms") from error
-        except CacheUnavailable as error:
-            self._failed(str(error))
-            raise
-        self._breaker.succeeded()
-        return found
+        found: list[Found] = []  # filled by the thread: an answer that is there counts, however late we look
 
-    def _failed(self, why: str) -> None:
+        def call() -> None:
+            found.append(_translated(work))
+
+        try:
+            with trio.move_on_after(self._deadline_s):
+                await trio.to_thread.run_sync(call, limiter=self._threads, abandon_on_cancel=True)
+        except CacheUnavailable as error:
+            self._failed(str(error), began)
+            raise
+        if not found:
+            why = f"no answer within {self._deadline_s * 1000:.0f} ms"
+            self._failed(why, began)
+            raise CacheUnavailable(f"Redis: {why}")
+        self._breaker.succeeded()
+        return found[0]
+
+    def _failed(self, why: str, began: float) -> None:
+        """A call that began at that time has failed; those that were under way together count once."""
         self._failures += 1
+        if began < self._failed_at:
+            return
+        self._failed_at = trio.current_time()
         was_open = self._breaker.is_open
-        self._breaker.failed(trio.current_time())
+        self._breaker.failed(self._failed_at)
         if self._breaker.is_open and not was_open:
             log.warning("redis is away", why=why)
 

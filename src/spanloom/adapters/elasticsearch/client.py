@@ -73,23 +73,23 @@ class ElasticsearchClient:
             )
             trusting = client() if options.ca_file is None else client(ca_certs=_certificates(options.ca_file))
             self._client = trusting.options(ignore_status=range(300, 600))
+            # Made once: `options` makes all of the client's namespaces anew, 0.14 ms of CPU a request.
+            self._writing = self._client.options(request_timeout=options.write_timeout_s)
+            self._reading = self._client.options(request_timeout=options.read_timeout_s, max_retries=2)
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"elasticsearch: expected URLs with scheme, host and port, found {shown}: {error}"
             ) from None
-        self._options = options
         self._writers = trio.CapacityLimiter(options.bulks_in_flight)
         self._readers = trio.CapacityLimiter(READS_IN_FLIGHT)
 
     async def write(self, method: str, target: str, body: bytes = b"", *, content: str = JSON) -> Answer:
         """One try. Raises StoreUnavailable: no answer came, the request may have been carried out."""
-        client = self._client.options(request_timeout=self._options.write_timeout_s)
-        return await _in_thread(partial(_request, client, method, target, _Body(body, content)), self._writers)
+        return await _in_thread(partial(_request, self._writing, method, target, _Body(body, content)), self._writers)
 
     async def read(self, method: str, target: str, body: bytes = b"") -> Answer:
         """Try on up to three nodes. Raises StoreUnavailable: no answer came."""
-        client = self._client.options(request_timeout=self._options.read_timeout_s, max_retries=2)
-        return await _in_thread(partial(_request, client, method, target, _Body(body, JSON)), self._readers)
+        return await _in_thread(partial(_request, self._reading, method, target, _Body(body, JSON)), self._readers)
 
     def close(self) -> None:
         """Close every connection that is idle."""
