@@ -30,7 +30,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from spanloom._native import kernel as native
 from spanloom.core._pure import wire
 from spanloom.core._pure.assembler import Assembler as PureAssembler
-from spanloom.core.assembly import Limits
+from spanloom.core.assembly import Harvest, Limits
 from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
 
@@ -78,6 +78,7 @@ POLICIES: dict[str, list[Written]] = {
     "pattern": [_attribute("string", "url.full", values=["sort=none$"], enabled_regex_matching=True), BASE],
 }
 BATCH = 500  # records a feed, about what a fetch brings
+IDLE_MS = 3_600_000
 PURE_SHARE = 20  # the pure kernel gets a twentieth of the input
 
 
@@ -85,6 +86,14 @@ class Input(NamedTuple):
     """Records in the order of the log, and how many spans are in them."""
 
     records: list[Record]
+    span_count: int
+
+
+class Trace(NamedTuple):
+    """A trace's records, and how many spans are in them."""
+
+    trace_id: bytes
+    records: list[bytes]
     span_count: int
 
 
@@ -111,35 +120,49 @@ def _traces_data(random: Random, trace_id: bytes, spans: Sequence[bytes], at_ns:
     return data.SerializeToString()
 
 
+def make_trace(random: Random, at_ms: int, *, hostile: bool = False) -> Trace:
+    """Four records of two or three spans."""
+    trace_id = _trace_id(random, hostile=hostile)
+    records = []
+    count = 0
+    for part in range(4):
+        ids = [trace_id[:8]] if part == 0 else []
+        ids += [random.randbytes(8) for _ in range(random.choice((2, 3)) - len(ids))]
+        count += len(ids)
+        records.append(_traces_data(random, trace_id, ids, at_ms * 1_000_000))
+    return Trace(trace_id, records, count)
+
+
 @cache
-def make_input(spans: int, *, hostile: bool = False) -> Input:
+def make_input(spans: int, *, hostile: bool = False, traces_a_second: int = TRACES_A_SECOND) -> Input:
     """About *spans* spans."""
     random = Random(1)
     arrivals: list[tuple[float, bytes]] = []
     count = 0
     for number in range(spans // 10):
-        trace_id = _trace_id(random, hostile=hostile)
-        born_ms = number * 1000 / TRACES_A_SECOND
-        for part in range(4):
-            ids = [trace_id[:8]] if part == 0 else []
-            ids += [random.randbytes(8) for _ in range(random.choice((2, 3)) - len(ids))]
-            count += len(ids)
-            data = _traces_data(random, trace_id, ids, (T0_MS + int(born_ms)) * 1_000_000)
-            arrivals.append((born_ms + random.random() * 2000, data))
+        born_ms = number * 1000 / traces_a_second
+        trace = make_trace(random, T0_MS + int(born_ms), hostile=hostile)
+        count += trace.span_count
+        arrivals += [(born_ms + random.random() * 2000, data) for data in trace.records]
     arrivals.sort()
     return Input([Record(i, T0_MS + int(at), None, data) for i, (at, data) in enumerate(arrivals)], count)
 
 
 def feed(assembler: type[PureAssembler], records: list[Record], policies: str = "") -> None:
-    """A partition's life without waiting: read back at once what was decided, store at once what is kept."""
+    """A partition's life without waiting, to the end of all its traces."""
     one = assembler(Limits(), partition=0, partition_count=1)
     one.configure(parse_policies(POLICIES[policies], version=1))
     for at in range(0, len(records), BATCH):
-        harvest = one.feed(records[at : at + BATCH])
-        count = sum(int.from_bytes(body[:4], "little") for body in harvest.decisions)
-        for fragment in one.confirm(count):
-            one.resolve(fragment.decision, "stored")
-        one.safe_position()
+        follow(one, one.feed(records[at : at + BATCH]))
+    follow(one, one.advance((records[-1].timestamp_ms + IDLE_MS) * 1_000_000))  # every trace is decided
+
+
+def follow(one: PureAssembler, harvest: Harvest) -> None:
+    """Read back at once what was decided, store at once what is kept."""
+    count = sum(int.from_bytes(body[:4], "little") for body in harvest.decisions)
+    for fragment in one.confirm(count):
+        one.resolve(fragment.decision, "stored")
+    one.safe_position()
 
 
 def scan(scanner: Callable[[bytes], object], records: list[Record]) -> None:
@@ -199,6 +222,11 @@ def cpu_ns_a_span(run: Callable[[], None], spans: int, rounds: int = 5) -> float
     return best
 
 
+def instructed(spans: int) -> Input:
+    """Spread over so much stream time that most traces are decided while they are fed."""
+    return make_input(spans, traces_a_second=TRACES_A_SECOND // 10)
+
+
 def instructions_a_span(spans: int, policies: str) -> float | None:
     """Instructions within Assembler.feed, by callgrind; None where valgrind is not there."""
     valgrind = which("valgrind")
@@ -207,17 +235,17 @@ def instructions_a_span(spans: int, policies: str) -> float | None:
     with TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind"
         command = [
-            valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--toggle-collect=*Assembler*feed*",
+            valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--toggle-collect=*Assembler__feed*",
             sys.executable, __file__, "--feed-once", str(spans), policies,
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603
         totals = next(line for line in out.read_text().splitlines() if line.startswith(("totals:", "summary:")))
-    return int(totals.split()[1]) / make_input(spans).span_count
+    return int(totals.split()[1]) / instructed(spans).span_count
 
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--feed-once"]:
-        feed(native.Assembler, make_input(int(arguments[1])).records, arguments[2])  # type: ignore[arg-type]
+        feed(native.Assembler, instructed(int(arguments[1])).records, arguments[2])  # type: ignore[arg-type]
         return
     spans = int(arguments[0]) if arguments else 200_000
     data = make_input(spans)

@@ -14,8 +14,8 @@
 #include "siphash.h"
 #include "traces.h"
 
-#define SL_PAGE_FILL 32
-#define SL_PAGE_STEP 4 /* pages grow by this many entries */
+#define SL_PAGE_FILL 48
+#define SL_PAGE_STEP 2 /* pages grow by this many entries */
 
 typedef struct {
     uint32_t id[4]; /* high and low as they lie in memory */

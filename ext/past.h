@@ -6,10 +6,10 @@
  *   runs    traces dropped by their first decision, each a 20-byte entry of dropped.h; here only how many at which
  *           millisecond. A compact entry of a trace is older than all its pasts
  *
- * A run is two bytes: milliseconds since the run before it, traces; a run of no traces bridges a longer gap, one of 255
- * is followed by another of the same millisecond. The times of our decisions rise, since config has `quiet` at most
- * `idle`, and so do runs; a decision that does not fall on a
- * millisecond, or in that of a drop under other policies, is remembered in full.
+ * A run is a byte: milliseconds since the run before it (3 bits) and traces (4 bits), or, with the highest bit set, only
+ * milliseconds (7 bits), to bridge a longer gap; one of 15 traces is followed by another of the same millisecond. The
+ * times of our decisions rise, since config has `quiet` at most `idle`, and so do runs; a decision that does not fall on
+ * a millisecond, or in that of a drop under other policies, is remembered in full.
  *
  * The oldest is forgotten once `remember` has passed, provided the offset of its last span was read. One that may not
  * be forgotten holds those behind it, as in the pure kernel. Only recalled ones can, and they come before all runs.
@@ -33,9 +33,12 @@ typedef struct sl_known {
     sl_past *oldest, *newest; /* owned */
 } sl_known;
 
-typedef struct {
-    uint8_t gap_ms, traces;
-} sl_run;
+typedef uint8_t sl_run;
+
+#define SL_RUN_GAP_MAX 7
+#define SL_RUN_TRACES_MAX 15
+#define SL_BRIDGE 0x80
+#define SL_BRIDGE_GAP_MAX 127
 
 /* The policies that dropped traces from a millisecond on. */
 typedef struct {
@@ -57,6 +60,10 @@ typedef struct {
     uint64_t remembered; /* decisions */
     uint64_t recalled;   /* pasts that came from the ledger */
 } sl_memory;
+
+static inline uint8_t sl_run_gap_ms(sl_run run) { return run & SL_BRIDGE ? run & SL_BRIDGE_GAP_MAX : run >> 4; }
+
+static inline uint8_t sl_run_traces(sl_run run) { return run & SL_BRIDGE ? 0 : run & SL_RUN_TRACES_MAX; }
 
 /* The milliseconds whose dropped traces are remembered. */
 static inline sl_moments sl_memory_moments(const sl_memory *memory) {
@@ -102,18 +109,19 @@ static inline int sl_memory_put_era(sl_memory *memory, int64_t ms, uint32_t vers
 static inline int sl_memory_put_run(sl_memory *memory, int64_t ms) {
     bool none = !sl_run_queue_count(&memory->runs);
     sl_run *last = none ? NULL : sl_run_queue_at(&memory->runs, memory->runs.tail - 1);
-    if (last && ms == memory->last_ms && last->traces < UINT8_MAX) {
-        last->traces++;
+    if (last && ms == memory->last_ms && !(*last & SL_BRIDGE) && sl_run_traces(*last) < SL_RUN_TRACES_MAX) {
+        ++*last;
         return SL_OK;
     }
     if (none) memory->first_ms = memory->last_ms = ms;
     for (;;) {
         int64_t gap = ms - memory->last_ms;
-        bool far = gap > UINT8_MAX;
+        bool far = gap > SL_RUN_GAP_MAX;
+        int64_t bridged = gap < SL_BRIDGE_GAP_MAX ? gap : SL_BRIDGE_GAP_MAX;
         last = sl_run_queue_add(&memory->runs);
         if (!last) return SL_NO_MEMORY;
-        *last = (sl_run){far ? UINT8_MAX : (uint8_t)gap, far ? 0 : 1};
-        memory->last_ms += last->gap_ms;
+        *last = (sl_run)(far ? SL_BRIDGE | bridged : gap << 4 | 1);
+        memory->last_ms += sl_run_gap_ms(*last);
         sl_moments moments = sl_memory_moments(memory);
         if (sl_dropped_sweep(&memory->dropped, &moments)) return SL_NO_MEMORY;
         if (!far) return SL_OK;
@@ -183,10 +191,10 @@ static inline void sl_memory_forget_past(sl_memory *memory, sl_past *past) {
 
 static inline void sl_memory_forget_runs(sl_memory *memory, int64_t horizon_ns) {
     while (sl_run_queue_count(&memory->runs) && memory->first_ms * SL_NS_PER_MS < horizon_ns) {
-        memory->remembered -= sl_run_queue_at(&memory->runs, memory->runs.head)->traces;
+        memory->remembered -= sl_run_traces(*sl_run_queue_at(&memory->runs, memory->runs.head));
         sl_run_queue_drop(&memory->runs);
         if (!sl_run_queue_count(&memory->runs)) break;
-        memory->first_ms += sl_run_queue_at(&memory->runs, memory->runs.head)->gap_ms;
+        memory->first_ms += sl_run_gap_ms(*sl_run_queue_at(&memory->runs, memory->runs.head));
     }
     while (memory->eras.tail - memory->eras.head > 1 &&
            sl_era_queue_at(&memory->eras, memory->eras.head + 1)->from_ms <= memory->first_ms) {

@@ -38,10 +38,10 @@ typedef struct {
 
 static inline bool sl_same_id(sl_id a, sl_id b) { return a.high == b.high && a.low == b.low; }
 
+/* Written out, because compilers make one instruction of this, and of a loop none do at -O2. */
 static inline uint64_t sl_load_be64(const uint8_t *at) {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) value = value << 8 | at[i];
-    return value;
+    return (uint64_t)at[0] << 56 | (uint64_t)at[1] << 48 | (uint64_t)at[2] << 40 | (uint64_t)at[3] << 32 |
+           (uint64_t)at[4] << 24 | (uint64_t)at[5] << 16 | (uint64_t)at[6] << 8 | at[7];
 }
 
 static inline sl_id sl_load_id(const uint8_t *at) { return (sl_id){sl_load_be64(at), sl_load_be64(at + 8)}; }

@@ -1,12 +1,14 @@
 """The native kernel gives back what it takes, and refuses what it cannot take."""
 
+import ctypes
 import resource
+from functools import partial
 from itertools import count
 from random import Random
 
 import pytest
 
-from spanloom.core.assembly import Limits, Position, Tally
+from spanloom.core.assembly import Harvest, Limits, Position, Tally
 from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
 from tests.core.kernel_pair import POLICIES, T0_MS, Kernel
@@ -15,6 +17,7 @@ from tests.core.otlp_bytes import Universe, Writer
 
 UNIVERSE = Universe(traces=1 << 40, spans=6, plain=True)
 LIMITS = Limits(remember_ns=60_000_000_000)
+REMEMBERED_BYTES_MAX = 24  # a dropped trace that is not forgotten (design, section 9)
 
 
 def new_native() -> Kernel:
@@ -26,17 +29,20 @@ def rss_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def settle(kernel: Kernel, harvest: Harvest) -> None:
+    """Read back what was decided, store what is kept."""
+    for fragment in kernel.confirm(sum(int.from_bytes(body[:4], "little") for body in harvest.decisions)):
+        kernel.resolve(fragment.decision, "stored")
+    kernel.safe_position()
+
+
 def live(kernel: Kernel, values: list[bytes], rounds: int) -> None:
     """Feed the values again and again, each round a minute later, and settle all that comes of them."""
     offset = count(kernel.statistics().offset)
     at_ms = max(T0_MS, kernel.statistics().stream_ns // 1_000_000)
     for _ in range(rounds):
         at_ms += 120_000
-        harvest = kernel.feed([Record(next(offset), at_ms, None, value) for value in values])
-        fragments = kernel.confirm(sum(int.from_bytes(body[:4], "little") for body in harvest.decisions))
-        for fragment in fragments:
-            kernel.resolve(fragment.decision, "stored")
-        kernel.safe_position()
+        settle(kernel, kernel.feed([Record(next(offset), at_ms, None, value) for value in values]))
 
 
 def test_memory_stands_still_however_many_traces_have_passed() -> None:
@@ -56,6 +62,74 @@ def test_memory_stands_still_however_many_traces_have_passed() -> None:
     statistics = kernel.statistics()
     assert statistics.tally.received > 4000
     assert statistics.open_traces < 4000
+
+
+class HeapCounts(ctypes.Structure):
+    """glibc's struct mallinfo2: of its ten counts those that are read are named."""
+
+    _fields_ = (
+        ("before", ctypes.c_size_t * 4),
+        ("hblkhd", ctypes.c_size_t),
+        ("between", ctypes.c_size_t * 2),
+        ("uordblks", ctypes.c_size_t),
+        ("after", ctypes.c_size_t * 2),
+    )
+
+
+def heap_bytes() -> int:
+    """What malloc has given out in this process."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = HeapCounts
+    counts = mallinfo2()
+    return int(counts.uordblks + counts.hblkhd)
+
+
+def one_span(number: int) -> bytes:
+    """The shortest record: a span, a root, in a trace of its own."""
+    return b"\x0a\x20\x12\x1e\x12\x1c\x0a\x10" + number.to_bytes(16, "big") + b"\x12\x08" + number.to_bytes(8, "big")
+
+
+def heap_after_drops(remember_ns: int, per_ms: int, traces: int) -> tuple[int, int]:
+    """Heap that a kernel holds that was fed so many traces and dropped them, and how many of them it remembers."""
+    before = heap_bytes()
+    kernel: Kernel = assembler_class("native")(Limits(remember_ns=remember_ns), partition=0, partition_count=1)
+    for at in range(0, traces, 1000):
+        numbers = range(at + 1, at + 1001)
+        settle(kernel, kernel.feed([Record(n, T0_MS + n // per_ms, None, one_span(n)) for n in numbers]))
+    settle(kernel, kernel.advance(kernel.statistics().stream_ns + LIMITS.quiet_ns))
+    return heap_bytes() - before, kernel.statistics().remembered
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc tells its heap")
+@pytest.mark.parametrize(("per_ms", "remember_s"), [(1, 300), (4, 60)])
+def test_a_remembered_drop_costs_at_most_24_bytes(per_ms: int, remember_s: int) -> None:
+    """At one drop a millisecond of stream time and at more, all that is kept of it counted, malloc's part included."""
+    feed = partial(heap_after_drops, per_ms=per_ms, traces=2500 * remember_s * per_ms)
+    (whole, remembered), (rest, forgotten) = feed(remember_s * 1_000_000_000), feed(1_000_000)
+    assert remembered > 990 * remember_s * per_ms
+    assert (whole - rest) / (remembered - forgotten) <= REMEMBERED_BYTES_MAX
+
+
+GAPS_MS = (0, 0, 0, 1, 7, 8, 16, 127, 128, 134, 135, 254, 255, 1000, 20_000)  # about where a run's bits end
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drops_are_forgotten_alike_however_they_lie_in_time(seed: int) -> None:
+    """Bursts within a millisecond and gaps of any length leave the same ones remembered as in the pure kernel."""
+    random, number, at_ms = Random(seed), 0, T0_MS
+    both: list[Kernel] = [assembler_class(name)(LIMITS, partition=0, partition_count=1) for name in BOTH]
+    for _ in range(300):
+        at_ms += random.choice(GAPS_MS)
+        numbers = range(number + 1, number + 1 + random.choice((1, 2, 14, 15, 16, 17, 45)))
+        records = [Record(n, at_ms, None, one_span(n)) for n in numbers]
+        number = numbers[-1]
+        for kernel in both:
+            settle(kernel, kernel.feed(records))
+        assert both[0].statistics() == both[1].statistics()
+        for n in random.sample(range(1, number + 1), min(number, 10)):
+            trace_id = n.to_bytes(16, "big")
+            assert both[0].standing(trace_id) == both[1].standing(trace_id)
+    assert 0 < both[0].statistics().remembered < number
 
 
 def test_a_kept_fragment_may_outlive_its_assembler() -> None:
