@@ -70,6 +70,7 @@ def write_log(folder: Path, records: Records, *, headers: Mapping[int, str] | No
             database.execute("INSERT INTO chunk VALUES (NULL, 0, ?, 1, ?, ?, ?)", row)
 
 
+FORMAT_VERSION = 2
 FENCE, DECIDE, TICK = 1, 2, 3
 
 
@@ -80,7 +81,7 @@ def write_ledger(folder: Path, entries: Sequence[tuple[int, int, bytes]] = ()) -
             "CREATE TABLE entry(partition INTEGER, position INTEGER, body BLOB, PRIMARY KEY (partition, position))"
         )
         for position, (kind, epoch, body) in enumerate(entries):
-            blank = struct.pack("<BBHIQI", 1, kind, 0, 0, epoch, 0) + body
+            blank = struct.pack("<BBHIQI", FORMAT_VERSION, kind, 0, 0, epoch, 0) + body
             record = blank[:16] + struct.pack("<I", zlib.crc32(blank)) + blank[20:]
             database.execute("INSERT INTO entry VALUES (0, ?, ?)", (position, record))
 
