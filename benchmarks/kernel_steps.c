@@ -240,7 +240,9 @@ static int take(sl_assembler *a, uint64_t line, uint64_t offset, uint32_t index,
     }
     if (!trace->open && sl_open(a, trace, offset, (sl_inherited){0})) return SL_NO_MEMORY;
     if (assembles) return sl_join(a, trace, index, trace->open, row, offset, line);
-    return sl_gathering_add(trace->open, &a->key, span, row, offset);
+    if (sl_gathering_add(trace->open, &a->blocks, &a->key, span, row)) return SL_NO_MEMORY;
+    trace->open->cut = offset;
+    return SL_OK;
 }
 
 /* The oldest open trace goes, undecided. */
@@ -253,7 +255,7 @@ static void let_go(sl_assembler *a) {
     sl_open_remove(a, oldest);
     sl_resolve(a, oldest, SL_NOT_SAMPLED);
     sl_gathering_strip(oldest, &a->blocks);
-    sl_gathering_end(oldest);
+    sl_gathering_end(oldest, NULL);
 }
 
 /* The twin of sl_feed, without time and verdicts. */
@@ -303,10 +305,10 @@ static void confirm_all(sl_assembler *a) {
         uint8_t *bytes = malloc(kept->chunk_bytes + 1);
         sl_gathering_write(kept, bytes);
         free(bytes);
-        sl_free_chunks(kept);
+        sl_give_chunks(kept, NULL);
         a->storing_bytes -= kept->span_bytes;
         sl_resolve(a, kept, SL_STORED);
-        sl_gathering_end(kept);
+        sl_gathering_end(kept, NULL);
     }
     sl_books_settle(&a->books);
 }

@@ -114,17 +114,17 @@ typedef struct {
 static inline void sl_assembler_free(sl_assembler *a) {
     for (sl_gathering *gathering = a->oldest, *next; gathering; gathering = next) {
         next = gathering->younger;
-        sl_gathering_end(gathering);
+        sl_gathering_end(gathering, NULL);
     }
     for (uint64_t i = a->awaiting.head; i < a->awaiting.tail; i++) {
-        sl_gathering_end(sl_verdict_queue_at(&a->awaiting, i)->gathering);
+        sl_gathering_end(sl_verdict_queue_at(&a->awaiting, i)->gathering, NULL);
     }
     for (size_t i = 0; i < a->rebuilding.count; i++) {
         sl_gathering *gathering = a->rebuilding.items[i].verdict.gathering;
         if (gathering->rebuilds) gathering->rebuilds->rebuilding = NULL;
-        sl_gathering_end(gathering);
+        sl_gathering_end(gathering, NULL);
     }
-    for (size_t i = 0; i < a->rebuilt.count; i++) sl_gathering_end(a->rebuilt.items[i].gathering);
+    for (size_t i = 0; i < a->rebuilt.count; i++) sl_gathering_end(a->rebuilt.items[i].gathering, NULL);
     for (size_t i = 0; i < a->moves.count; i++) free(a->moves.items[i].part.chunk);
     sl_timers_end(&a->timers);
     sl_table_free(&a->open);
@@ -159,6 +159,7 @@ static inline int sl_open_put(sl_assembler *a, sl_gathering *gathering) {
 static inline void sl_open_remove(sl_assembler *a, sl_gathering *gathering) {
     sl_table_remove(&a->open, &gathering->keyed);
     gathering->is_open = false;
+    gathering->due_ns = SL_NEVER;
     *(gathering->older ? &gathering->older->younger : &a->oldest) = gathering->younger;
     *(gathering->younger ? &gathering->younger->older : &a->youngest) = gathering->older;
     gathering->older = gathering->younger = NULL;
@@ -260,15 +261,47 @@ static inline int sl_compare_due(const void *left, const void *right) {
 /* Take every gathering that is to be looked at by now off the timers. */
 static inline int sl_take_due(sl_assembler *a) {
     sl_gathering *gathering;
+    int status;
     a->due.count = 0;
-    while ((gathering = sl_timers_first(&a->timers)) && gathering->due_ns <= a->stream_ns) {
+    while ((gathering = sl_timers_due(&a->timers, a->stream_ns, &a->blocks, &status))) {
         sl_due *due = sl_dues_add(&a->due);
         if (!due) return SL_NO_MEMORY;
         *due = (sl_due){0, gathering, 0};
-        gathering->due_ns = -1;
+        gathering->due_ns = SL_NEVER;
         sl_prefetch(gathering->set, sizeof(sl_spanset) + gathering->row_count * sizeof(sl_row));
     }
-    return SL_OK;
+    return status;
+}
+
+/* It is about to be decided: what that will look at beside the trace itself. */
+static inline void sl_prefetch_decision(const sl_assembler *a, const sl_gathering *gathering) {
+    uint64_t hash = gathering->keyed.hash;
+    sl_prefetch(&a->open.slots[hash & (a->open.capacity - 1)], 1);
+    sl_prefetch_pieces(gathering);
+    if (gathering->older) sl_prefetch(&gathering->older->younger, 1);
+    if (gathering->younger) sl_prefetch(&gathering->younger->older, 1);
+    if (a->memory.dropped.page_count) sl_prefetch(a->memory.dropped.pages[sl_page_of(&a->memory.dropped, hash)], 1);
+}
+
+/*
+ * Traces are decided a few at a time, each time that stream time moves on: too few to ask for the memory of one while
+ * another is decided. So the next ones are asked for while records are applied, in three steps, one a record.
+ */
+static inline void sl_step_due(const sl_assembler *a, size_t step) {
+    const sl_timer_list *near = &a->timers.near;
+    for (size_t i = 0; i < near->count && i < SL_TIMERS_AHEAD; i++) {
+        const sl_gathering *gathering = near->items[i].gathering;
+        if (step % 4 == 0) {
+            sl_prefetch(gathering, sizeof *gathering);
+        } else if (gathering->is_open && step % 4 == 1) {
+            sl_prefetch(gathering->set, sizeof(sl_spanset) + gathering->row_count * sizeof(sl_row));
+            if (a->memory.dropped.page_count) {
+                sl_prefetch(&a->memory.dropped.pages[sl_page_of(&a->memory.dropped, gathering->keyed.hash)], 1);
+            }
+        } else if (gathering->is_open && step % 4 == 2) {
+            sl_prefetch_decision(a, gathering);
+        }
+    }
 }
 
 /* Decide every trace due at stream time, in order of deadline, then of creation. */
@@ -288,7 +321,6 @@ static inline int sl_expire(sl_assembler *a) {
     if (count > 1) qsort(a->due.items, count, sizeof *a->due.items, sl_compare_due);
     for (size_t i = 0; i < count; i++) {
         const sl_due *due = &a->due.items[i];
-        if (i + 1 < count) sl_prefetch_pieces(a->due.items[i + 1].gathering);
         if (sl_decide(a, due->gathering, due->trigger, due->deadline_ns)) return SL_NO_MEMORY;
     }
     sl_dues_reset(&a->due, SL_SCRATCH_BYTES_MAX);
@@ -332,7 +364,7 @@ static inline sl_verdict sl_confirm(sl_assembler *a) {
     sl_verdict_queue_drop(&a->awaiting);
     if (verdict.decision.verdict == SL_DROP) {
         sl_resolve(a, verdict.gathering, sl_drop_outcome(&verdict.decision));
-        sl_gathering_end(verdict.gathering);
+        sl_gathering_end(verdict.gathering, &a->blocks);
         verdict.gathering = NULL;
     } else {
         a->storing_bytes += verdict.gathering->span_bytes;
@@ -344,8 +376,8 @@ static inline sl_verdict sl_confirm(sl_assembler *a) {
 
 /* The earliest stream time at which a trace may be due; -1 where none is open. */
 static inline int64_t sl_next_deadline(sl_assembler *a) {
-    const sl_gathering *first = sl_timers_first(&a->timers);
-    return first ? first->due_ns : -1;
+    int64_t first = sl_timers_first(&a->timers, &a->blocks);
+    return first < INT64_MAX ? first : -1;
 }
 
 typedef enum { SL_UNKNOWN, SL_PENDING, SL_DROPPED, SL_KEPT } sl_standing_kind;

@@ -1,7 +1,7 @@
 /*
  * Blocks that are allocated and freed all the time, kept at hand by size: what one trace gives back the next one takes,
- * without a search. Every block comes from malloc and may just as well go back by free(); at most SL_BLOCKS_BYTES_MAX
- * are kept. Under AddressSanitizer none is, so that it sees every use of a freed block.
+ * without a search. Every block comes from malloc and may just as well go back by free(); how many bytes may lie idle
+ * follows what is in use (sl_blocks_allow). Under AddressSanitizer none may, so that it sees every use of a freed block.
  */
 #ifndef SPANLOOM_BLOCKS_H
 #define SPANLOOM_BLOCKS_H
@@ -10,11 +10,9 @@
 
 #define SL_BLOCK_STEP 64 /* sizes are rounded up to this */
 #define SL_BLOCK_CLASSES 64
-#ifdef __SANITIZE_ADDRESS__
-#define SL_BLOCKS_BYTES_MAX 0
-#else
-#define SL_BLOCKS_BYTES_MAX ((size_t)256 << 10) /* an assembler; one record's work frees and takes far less */
-#endif
+#define SL_BLOCK_BYTES_MAX (SL_BLOCK_STEP * SL_BLOCK_CLASSES)
+#define SL_BLOCKS_IDLE_BYTES ((size_t)256 << 10) /* may always lie idle: one record's work frees and takes far less */
+#define SL_BLOCKS_IDLE_SHARE 8                   /* and this part of the bytes in use */
 
 typedef struct sl_block {
     struct sl_block *next;
@@ -22,7 +20,7 @@ typedef struct sl_block {
 
 typedef struct {
     sl_block *free[SL_BLOCK_CLASSES]; /* owned: of (index + 1) * SL_BLOCK_STEP bytes */
-    size_t bytes;
+    size_t bytes, most; /* that lie here, and may */
 } sl_blocks;
 
 static inline void *sl_block_take(sl_blocks *blocks, size_t bytes) {
@@ -32,13 +30,15 @@ static inline void *sl_block_take(sl_blocks *blocks, size_t bytes) {
     if (!block) return sl_alloc((class + 1) * SL_BLOCK_STEP);
     blocks->free[class] = block->next;
     blocks->bytes -= (class + 1) * SL_BLOCK_STEP;
+    sl_prefetch(block->next, 1); /* whoever takes that one looks into it */
     return block;
 }
 
-/* Give a block of *bytes* back, as they were asked for. */
+/* Give a block of *bytes* back, as they were asked for; without *blocks* it is freed. */
 static inline void sl_block_give(sl_blocks *blocks, void *memory, size_t bytes) {
     size_t class = (bytes - 1) / SL_BLOCK_STEP;
-    if (!memory || class >= SL_BLOCK_CLASSES || blocks->bytes + (class + 1) * SL_BLOCK_STEP > SL_BLOCKS_BYTES_MAX) {
+    if (!memory || !blocks || class >= SL_BLOCK_CLASSES ||
+        blocks->bytes + (class + 1) * SL_BLOCK_STEP > blocks->most) {
         free(memory);
         return;
     }
@@ -48,15 +48,29 @@ static inline void sl_block_give(sl_blocks *blocks, void *memory, size_t bytes) 
     blocks->bytes += (class + 1) * SL_BLOCK_STEP;
 }
 
-static inline void sl_blocks_free(sl_blocks *blocks) {
-    for (size_t class = 0; class < SL_BLOCK_CLASSES; class++) {
-        for (sl_block *block = blocks->free[class], *next; block; block = next) {
-            next = block->next;
+/* Free blocks until at most *most* bytes lie here. */
+static inline void sl_blocks_trim(sl_blocks *blocks, size_t most) {
+    for (size_t class = SL_BLOCK_CLASSES; class-- && blocks->bytes > most;) {
+        while (blocks->free[class] && blocks->bytes > most) {
+            sl_block *block = blocks->free[class];
+            blocks->free[class] = block->next;
+            blocks->bytes -= (class + 1) * SL_BLOCK_STEP;
             free(block);
         }
-        blocks->free[class] = NULL;
     }
-    blocks->bytes = 0;
 }
+
+/* So many bytes are in use: what may lie idle beside them. */
+static inline void sl_blocks_allow(sl_blocks *blocks, size_t used) {
+#ifdef __SANITIZE_ADDRESS__
+    (void)used;
+    blocks->most = 0;
+#else
+    blocks->most = SL_BLOCKS_IDLE_BYTES + used / SL_BLOCKS_IDLE_SHARE;
+#endif
+    if (blocks->bytes > blocks->most) sl_blocks_trim(blocks, blocks->most);
+}
+
+static inline void sl_blocks_free(sl_blocks *blocks) { sl_blocks_trim(blocks, 0); }
 
 #endif

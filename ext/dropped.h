@@ -6,7 +6,7 @@
  *
  * Linear hashing (Litwin, VLDB 1980): as many pages as make about SL_PAGE_FILL entries each, grown and shrunk one page
  * at a time, so that no insertion stops to move the rest. Nothing is removed when its time is over: an entry whose
- * moment is forgotten counts for nothing, and goes when its page is next written to or swept.
+ * moment is forgotten counts for nothing, and goes when its page is next full or swept.
  */
 #ifndef SPANLOOM_DROPPED_H
 #define SPANLOOM_DROPPED_H
@@ -14,7 +14,7 @@
 #include "siphash.h"
 #include "traces.h"
 
-#define SL_PAGE_FILL 48
+#define SL_PAGE_FILL 32
 #define SL_PAGE_STEP 2 /* pages grow by this many entries */
 
 typedef struct {
@@ -181,12 +181,13 @@ static inline int sl_dropped_put(sl_dropped *dropped, const sl_moments *moments,
                                  uint64_t hash, uint32_t moment) {
     if (dropped->stored >= dropped->page_count * SL_PAGE_FILL && sl_dropped_split(dropped, key)) return SL_NO_MEMORY;
     sl_page **page = &dropped->pages[sl_page_of(dropped, hash)];
-    if (*page) sl_page_sweep(dropped, *page, moments);
+    bool is_full = *page && (*page)->count == (*page)->capacity;
+    if (is_full) sl_page_sweep(dropped, *page, moments);
     sl_dropped_entry entry = {.moment = moment};
     memcpy(entry.id, &id, sizeof id);
     if (sl_page_append(page, entry)) return SL_NO_MEMORY;
     dropped->stored++;
-    sl_page_trim(page);
+    if (is_full) sl_page_trim(page);
     return SL_OK;
 }
 

@@ -28,6 +28,7 @@ typedef struct {
 } sl_piece;
 
 #define SL_PIECES_NEAR 4
+#define SL_NEVER (-1)
 
 /* The span whose service and name make the operation: the least by start, id, kind, service and name; a root first. */
 typedef struct {
@@ -54,7 +55,7 @@ typedef struct sl_gathering {
     sl_spanset *set; /* owned, one owner while open */
     uint64_t seen;   /* a bit for every span id, see sl_seen_bit */
     int64_t last_ns;
-    int64_t due_ns;  /* when it is looked at next; 0 not yet, -1 taken to be decided */
+    int64_t due_ns;  /* when it is looked at next; 0: not yet, SL_NEVER: taken to be decided, or not open any more */
     int64_t born_ns;
     uint64_t cut;
     uint64_t span_bytes;
@@ -78,22 +79,23 @@ typedef struct sl_gathering {
     struct sl_past *rebuilds; /* borrowed: the decision it is rebuilt for, while that is remembered */
 } sl_gathering;
 
-static inline sl_gathering *sl_gathering_new(sl_id id, uint64_t hash) {
-    sl_gathering *gathering = sl_alloc(sizeof *gathering);
+static inline sl_gathering *sl_gathering_new(sl_blocks *blocks, sl_id id, uint64_t hash) {
+    sl_gathering *gathering = sl_block_take(blocks, sizeof *gathering);
     if (!gathering) return NULL;
     *gathering = (sl_gathering){.keyed = {id, hash}, .start_min = UINT64_MAX, .piece_capacity = SL_PIECES_NEAR};
     gathering->pieces = gathering->near;
-    gathering->set = sl_spanset_new(SL_SPANSET_NEAR);
+    gathering->set = sl_spanset_new(blocks, SL_SPANSET_NEAR);
     if (!gathering->set) {
-        free(gathering);
+        sl_block_give(blocks, gathering, sizeof *gathering);
         return NULL;
     }
     return gathering;
 }
 
-static inline void sl_free_chunks(sl_gathering *gathering) {
+static inline void sl_give_chunks(sl_gathering *gathering, sl_blocks *blocks) {
     for (uint32_t i = 0; i < gathering->piece_count; i++) {
-        free(gathering->pieces[i].chunk);
+        sl_chunk *chunk = gathering->pieces[i].chunk;
+        if (chunk) sl_block_give(blocks, chunk, sizeof *chunk + chunk->size);
         gathering->pieces[i].chunk = NULL;
     }
     gathering->head.is_set = false; /* what it borrowed is gone */
@@ -101,38 +103,31 @@ static inline void sl_free_chunks(sl_gathering *gathering) {
 
 /* The fragment was dropped: of it only the books will be asked. */
 static inline void sl_gathering_strip(sl_gathering *gathering, sl_blocks *blocks) {
-    for (uint32_t i = 0; i < gathering->piece_count; i++) {
-        sl_chunk *chunk = gathering->pieces[i].chunk;
-        sl_block_give(blocks, chunk, sizeof *chunk + chunk->size);
-        gathering->pieces[i].chunk = NULL;
-    }
-    gathering->head.is_set = false; /* what it borrowed is gone */
-    sl_spanset_release(gathering->set);
+    sl_give_chunks(gathering, blocks);
+    sl_spanset_release(gathering->set, blocks);
     gathering->set = NULL;
 }
 
-/* It is about to be stripped: what free() will look at. */
+/* It is about to be stripped: what that will look at. */
 static inline void sl_prefetch_pieces(const sl_gathering *gathering) {
     for (uint32_t i = 0; i < gathering->piece_count; i++) {
-        sl_prefetch((const uint8_t *)gathering->pieces[i].chunk - 16, 2 * SL_LINE_BYTES);
+        sl_prefetch(gathering->pieces[i].chunk, 1);
     }
 }
 
-/* It is needed no more. A timer may still point to it: then it is freed when that is passed over. */
-static inline void sl_gathering_end(sl_gathering *gathering) {
-    sl_free_chunks(gathering);
+/* It is needed no more. A timer may still point to it: then it goes when that is passed over. */
+static inline void sl_gathering_end(sl_gathering *gathering, sl_blocks *blocks) {
+    sl_gathering_strip(gathering, blocks);
     if (gathering->pieces != gathering->near) free(gathering->pieces);
     gathering->pieces = gathering->near;
     gathering->piece_count = 0;
-    sl_spanset_release(gathering->set);
-    gathering->set = NULL;
     gathering->is_over = true;
-    if (!gathering->timers) free(gathering);
+    if (!gathering->timers) sl_block_give(blocks, gathering, sizeof *gathering);
 }
 
 /* A timer that pointed to it is gone. */
-static inline void sl_gathering_unwatch(sl_gathering *gathering) {
-    if (!--gathering->timers && gathering->is_over) free(gathering);
+static inline void sl_gathering_unwatch(sl_gathering *gathering, sl_blocks *blocks) {
+    if (!--gathering->timers && gathering->is_over) sl_block_give(blocks, gathering, sizeof *gathering);
 }
 
 /* The piece that came with the record whose line it is; NULL: no memory. */
@@ -164,13 +159,12 @@ static inline sl_membership sl_gathering_find(const sl_gathering *gathering, con
 }
 
 /* Take a span in; its bytes follow when the record is sealed. */
-static inline int sl_gathering_add(sl_gathering *gathering, const sl_key *key, const sl_span *span, sl_row row,
-                                   uint64_t offset) {
-    if (sl_spanset_add(&gathering->set, key, row)) return SL_NO_MEMORY;
+static inline int sl_gathering_add(sl_gathering *gathering, sl_blocks *blocks, const sl_key *key, const sl_span *span,
+                                   sl_row row) {
+    if (sl_spanset_add(&gathering->set, blocks, key, row)) return SL_NO_MEMORY;
     gathering->row_count++;
     gathering->seen |= sl_seen_bit(row.span_id);
     gathering->span_bytes += span->body.size;
-    gathering->cut = offset;
     gathering->has_root |= !span->parent;
     gathering->has_error |= span->error;
     gathering->orphans = SL_ORPHANS_UNKNOWN;

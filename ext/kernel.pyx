@@ -54,7 +54,7 @@ cdef class _Kept:
 
     def __dealloc__(self):
         if self.gathering:
-            sl_gathering_end(self.gathering)
+            sl_gathering_end(self.gathering, NULL)
 
 
 cdef _decision(const sl_decision *d, tuple identities):
@@ -346,7 +346,7 @@ cdef class Assembler:
         kept.gathering = verdict.gathering
         spans = PyBytes_FromStringAndSize(NULL, verdict.gathering.chunk_bytes)
         sl_gathering_write(verdict.gathering, <uint8_t *>PyBytes_AS_STRING(spans))
-        sl_free_chunks(verdict.gathering)
+        sl_give_chunks(verdict.gathering, &self.a.blocks)
         decision = _decision(&verdict.decision, _identities(verdict.gathering.set))
         self._storing[decision.trace_id, decision.first] = kept
         return Fragment(decision, spans)

@@ -408,6 +408,9 @@ cdef extern from "feed.h" nogil:
     ctypedef struct sl_timers:
         pass
 
+    ctypedef struct sl_blocks:
+        pass
+
     ctypedef struct sl_assembler:
         sl_limits limits
         uint32_t partition
@@ -421,6 +424,7 @@ cdef extern from "feed.h" nogil:
         sl_books books
         sl_table open
         sl_timers timers
+        sl_blocks blocks
         sl_memory memory
         sl_verdict_queue awaiting
         uint64_t created
@@ -458,9 +462,8 @@ cdef extern from "feed.h" nogil:
     sl_verdict *sl_verdict_queue_at(const sl_verdict_queue *queue, uint64_t number) noexcept
     void sl_resolve(sl_assembler *a, const sl_gathering *gathering, sl_count outcome) noexcept
     void sl_decided_reset(sl_decided *decided) noexcept
-    sl_gathering *sl_timers_first(sl_timers *timers) noexcept
     int64_t sl_next_deadline(sl_assembler *a) noexcept
     int sl_standing(const sl_assembler *a, sl_id id) noexcept
     void sl_gathering_write(const sl_gathering *gathering, uint8_t *to) noexcept
-    void sl_free_chunks(sl_gathering *gathering) noexcept
-    void sl_gathering_end(sl_gathering *gathering) noexcept
+    void sl_give_chunks(sl_gathering *gathering, sl_blocks *blocks) noexcept
+    void sl_gathering_end(sl_gathering *gathering, sl_blocks *blocks) noexcept

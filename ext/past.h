@@ -172,7 +172,7 @@ static inline int sl_memory_put_past(sl_memory *memory, const sl_decision *decis
 
 static inline void sl_past_free(sl_past *past) {
     if (past->rebuilding) past->rebuilding->rebuilds = NULL;
-    sl_spanset_release(past->set);
+    sl_spanset_release(past->set, NULL);
     free(past);
 }
 

@@ -123,7 +123,7 @@ static inline bool sl_past_holds(const sl_assembler *a, const sl_trace *trace, c
 
 /* A new gathering, not open; NULL: no memory. */
 static inline sl_gathering *sl_gather(sl_assembler *a, const sl_trace *trace, uint64_t offset) {
-    sl_gathering *gathering = sl_gathering_new(trace->id, trace->hash);
+    sl_gathering *gathering = sl_gathering_new(&a->blocks, trace->id, trace->hash);
     if (!gathering) return NULL;
     gathering->order = ++a->created;
     gathering->first = gathering->cut = offset;
@@ -148,7 +148,7 @@ static inline int sl_open(sl_assembler *a, sl_trace *trace, uint64_t offset, sl_
     gathering->inherited = inherited;
     gathering->asks_past = trace->is_known;
     if (sl_open_put(a, gathering)) {
-        sl_gathering_end(gathering);
+        sl_gathering_end(gathering, &a->blocks);
         return SL_NO_MEMORY;
     }
     trace->open = gathering;
@@ -161,7 +161,9 @@ static inline int sl_join(sl_assembler *a, sl_trace *trace, uint32_t index, sl_g
     sl_piece *piece = sl_gathering_piece(gathering, line);
     if (!piece) return SL_NO_MEMORY;
     piece->count++;
-    if (sl_gathering_add(gathering, &a->key, &a->record->scan.spans.items[index], row, offset)) return SL_NO_MEMORY;
+    const sl_span *span = &a->record->scan.spans.items[index];
+    if (sl_gathering_add(gathering, &a->blocks, &a->key, span, row)) return SL_NO_MEMORY;
+    gathering->cut = offset;
     sl_chain(trace, &a->record->scan, index);
     trace->into = gathering;
     return SL_OK;

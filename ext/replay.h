@@ -13,19 +13,19 @@ static inline int sl_recall(sl_assembler *a, const sl_decision *decision, const 
     uint64_t hash = sl_hash_id(&a->key, decision->trace_id);
     sl_spanset *set = NULL;
     if (count) {
-        set = sl_spanset_new(count);
+        set = sl_spanset_new(&a->blocks, count);
         if (!set) return SL_NO_MEMORY;
         for (uint32_t i = 0; i < count; i++, identities += SL_IDENTITY_BYTES) {
             sl_row row = {sl_load_be64(identities), 0, sl_load64(identities + 9), identities[8]};
-            if (!sl_spanset_add(&set, &a->key, row)) continue;
-            sl_spanset_release(set);
+            if (!sl_spanset_add(&set, &a->blocks, &a->key, row)) continue;
+            sl_spanset_release(set, &a->blocks);
             return SL_NO_MEMORY;
         }
     }
     sl_gathering *open = sl_table_get(&a->open, decision->trace_id, hash);
     if (open) open->asks_past = true;
     int status = sl_memory_put_past(&a->memory, decision, hash, set);
-    sl_spanset_release(set);
+    sl_spanset_release(set, &a->blocks);
     if (status) return status;
     a->memory.recalled++;
     sl_memory_forget(&a->memory, a->stream_ns - a->limits.remember_ns, a->offset);
@@ -55,7 +55,7 @@ static inline int sl_recall_body(sl_assembler *a, sl_slice body, size_t *at) {
 static inline int sl_rebuild_start(sl_assembler *a, sl_past *past, sl_gathering *gathering) {
     sl_rebuilds *heap = &a->rebuilding;
     if (!sl_rebuilds_add(heap)) {
-        sl_gathering_end(gathering);
+        sl_gathering_end(gathering, &a->blocks);
         return SL_NO_MEMORY;
     }
     size_t at = heap->count - 1;
@@ -94,7 +94,7 @@ static inline int sl_finish_rebuilding(sl_assembler *a) {
         if (done.gathering->rebuilds) done.gathering->rebuilds->rebuilding = NULL;
         done.gathering->rebuilds = NULL;
         if (done.decision.verdict == SL_DROP) {
-            sl_gathering_end(done.gathering);
+            sl_gathering_end(done.gathering, &a->blocks);
             continue;
         }
         a->storing_bytes += done.gathering->span_bytes;

@@ -8,6 +8,7 @@
 #ifndef SPANLOOM_SPANSET_H
 #define SPANLOOM_SPANSET_H
 
+#include "blocks.h"
 #include "siphash.h"
 #include "wire.h"
 
@@ -31,18 +32,22 @@ typedef struct {
 
 typedef enum { SL_NEW, SL_CONFLICT, SL_KNOWN } sl_membership;
 
-static inline sl_spanset *sl_spanset_new(uint32_t capacity) {
-    sl_spanset *set = sl_alloc(sizeof *set + capacity * sizeof(sl_row));
+static inline size_t sl_spanset_bytes(uint32_t capacity) {
+    return sizeof(sl_spanset) + (size_t)capacity * sizeof(sl_row);
+}
+
+static inline sl_spanset *sl_spanset_new(sl_blocks *blocks, uint32_t capacity) {
+    sl_spanset *set = sl_block_take(blocks, sl_spanset_bytes(capacity));
     if (set) *set = (sl_spanset){.capacity = capacity, .owners = 1};
     return set;
 }
 
-/* One owner less; the last one frees it. */
-static inline void sl_spanset_release(sl_spanset *set) {
+/* One owner less; the last one gives it back. */
+static inline void sl_spanset_release(sl_spanset *set, sl_blocks *blocks) {
     if (!set || --set->owners) return;
     free(set->exact);
     free(set->named);
-    free(set);
+    sl_block_give(blocks, set, sl_spanset_bytes(set->capacity));
 }
 
 static inline uint64_t sl_hash_row(const sl_key *key, uint64_t span_id, uint8_t kind, uint64_t content) {
@@ -113,17 +118,28 @@ static inline sl_membership sl_spanset_find(const sl_spanset *set, const sl_key 
     return found;
 }
 
-/* Append a row; moves the set, which must have one owner. */
-static inline int sl_spanset_add(sl_spanset **set, const sl_key *key, sl_row row) {
-    sl_spanset *grown = *set;
-    if (grown->count == grown->capacity) {
-        uint32_t capacity = grown->capacity * 2;
-        if (sl_allocation_fails()) return SL_NO_MEMORY;
-        grown = realloc(grown, sizeof *grown + (size_t)capacity * sizeof(sl_row));
+/* Room for twice the rows; moves the set. */
+static inline int sl_spanset_grow(sl_spanset **set, sl_blocks *blocks) {
+    uint32_t capacity = (*set)->capacity * 2;
+    sl_spanset *grown;
+    if (sl_spanset_bytes(capacity) > SL_BLOCK_BYTES_MAX) {
+        grown = sl_resize(*set, sl_spanset_bytes(capacity), 1);
         if (!grown) return SL_NO_MEMORY;
-        grown->capacity = capacity;
-        *set = grown;
+    } else {
+        grown = sl_block_take(blocks, sl_spanset_bytes(capacity));
+        if (!grown) return SL_NO_MEMORY;
+        memcpy(grown, *set, sl_spanset_bytes((*set)->count));
+        sl_block_give(blocks, *set, sl_spanset_bytes((*set)->capacity));
     }
+    grown->capacity = capacity;
+    *set = grown;
+    return SL_OK;
+}
+
+/* Append a row; moves the set, which must have one owner. */
+static inline int sl_spanset_add(sl_spanset **set, sl_blocks *blocks, const sl_key *key, sl_row row) {
+    if ((*set)->count == (*set)->capacity && sl_spanset_grow(set, blocks)) return SL_NO_MEMORY;
+    sl_spanset *grown = *set;
     grown->rows[grown->count++] = row;
     if (grown->exact && 2 * (uint64_t)grown->count <= (uint64_t)grown->mask + 1) {
         sl_spanset_enter(grown, key, grown->count - 1);

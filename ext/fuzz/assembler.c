@@ -186,7 +186,7 @@ static void harvest(sl_life *life) {
     }
     for (size_t i = 0; i < a->rebuilt.count; i++) {
         sl_resolve(a, a->rebuilt.items[i].gathering, SL_STORED);
-        sl_gathering_end(a->rebuilt.items[i].gathering);
+        sl_gathering_end(a->rebuilt.items[i].gathering, NULL);
     }
     a->rejects.count = a->moves.count = a->rebuilt.count = 0;
 }
@@ -221,11 +221,11 @@ static void confirm_some(sl_life *life, size_t count) {
         assert(bytes);
         sl_gathering_write(verdict.gathering, bytes);
         free(bytes);
-        sl_free_chunks(verdict.gathering);
+        sl_give_chunks(verdict.gathering, NULL);
         if (life->kept_count == KEPT_MAX) {
             sl_gathering *oldest = life->kept[--life->kept_count];
             sl_resolve(a, oldest, SL_STORED);
-            sl_gathering_end(oldest);
+            sl_gathering_end(oldest, NULL);
         }
         life->kept[life->kept_count++] = verdict.gathering;
     }
@@ -235,12 +235,12 @@ static void resolve_all(sl_life *life) {
     while (life->kept_count) {
         sl_gathering *gathering = life->kept[--life->kept_count];
         sl_resolve(life->a, gathering, SL_STORED);
-        sl_gathering_end(gathering);
+        sl_gathering_end(gathering, NULL);
     }
 }
 
 static void forget_owner(sl_life *life) {
-    while (life->kept_count) sl_gathering_end(life->kept[--life->kept_count]);
+    while (life->kept_count) sl_gathering_end(life->kept[--life->kept_count], NULL);
     sl_assembler_free(life->a);
     free(life->a);
     life->a = NULL;

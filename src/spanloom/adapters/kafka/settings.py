@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-FETCHED_BYTES_MAX = 256 << 20  # of all partitions of a process together, about: each has its share
+FETCHED_BYTES_MAX = 32 << 20  # of all partitions of a process together, about: each has its share
 FETCHED_PARTITION_KIB_MIN = 512
 
 
