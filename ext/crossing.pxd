@@ -6,7 +6,7 @@ from cpython.exc cimport PyErr_Occurred
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from kernel_c cimport sl_id, sl_key, sl_record, sl_slice, sl_store_be64, sl_store_id
+from kernel_c cimport sl_id, sl_key, sl_record, sl_slice, sl_store_be64, sl_store_id, sl_was_moved
 
 
 cdef inline sl_key key_of(bytes drawn):
@@ -65,5 +65,9 @@ cdef inline int read_record(object record, sl_record *to, object moved_header, i
         raise TypeError(f"expected bytes, found {type(value).__name__}")
     to.value = slice_of(<bytes>value)
     headers = (<tuple>record)[4]
-    to.moved = bool(headers) and any([name == moved_header for name, _ in headers])
+    moved = bool(headers) and any([name == moved_header for name, _ in headers])
+    to.is_moved = NULL
+    to.about = NULL
+    if moved:
+        to.is_moved = sl_was_moved
     return 0

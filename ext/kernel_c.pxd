@@ -437,11 +437,16 @@ cdef extern from "feed.h" nogil:
         sl_rejects rejects
         sl_moves moves
 
+    ctypedef bint (*sl_is_moved)(const void *about) noexcept
+
+    bint sl_was_moved(const void *about) noexcept
+
     ctypedef struct sl_record:
         sl_slice value
         uint64_t offset
         int64_t timestamp_ns
-        bint moved
+        sl_is_moved is_moved
+        const void *about
 
     ctypedef struct sl_view:
         const sl_record *records

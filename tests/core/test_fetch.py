@@ -38,6 +38,9 @@ MESSAGE = ctypes.POINTER(Message)
 SIZE, TEXT, ADDRESS = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
 
 
+LIVING: list["Queue"] = []  # a library outlives the messages that it handed out
+
+
 class Queue:
     """librdkafka's functions over a list of records; an int in it is an error's code."""
 
@@ -60,6 +63,7 @@ class Queue:
         assert kernel.fetch is not None
         taker = kernel.fetch.Taker(*(ctypes.cast(function, ADDRESS).value or 0 for function in self._kept))
         self.take = partial(taker.take, 0)
+        LIVING.append(self)
 
     @staticmethod
     def _message(number: int, entry: Record | int) -> Message:
@@ -135,9 +139,30 @@ def test_a_batch_is_the_records_that_were_in_the_queue(
     assert list(batch[1:-1]) == expected[1:-1]
     assert [batch[-at - 1] for at in range(len(batch))] == expected[::-1]
     assert list(batch[::2]) == expected[::2]
-    assert sorted(queue.destroyed) == list(range(min(most, len(records))))
     with pytest.raises(IndexError):
         batch[len(expected)]
+    held = {records.index(record) for record in expected}
+    assert set(queue.destroyed) == set(range(min(most, len(records)))) - held
+    part = batch[:1]
+    del batch
+    assert set(queue.destroyed).isdisjoint(held), "a slice holds on to all"
+    del part
+    assert sorted(queue.destroyed) == list(range(min(most, len(records))))
+
+
+def test_a_batch_is_empty_once_its_consumer_is_closed() -> None:
+    """Its messages go back at once, and only once; whoever looks into it still is told why he cannot."""
+    queue = Queue([Record(0, T0_MS, b"key", b"value"), Record(1, T0_MS, None, b"")])
+    batch, _ = queue.take(10, 0)
+    batch.memory.release()
+    assert queue.destroyed == [0, 1]
+    for look in (lambda: batch[0], lambda: batch.end, lambda: batch.size_bytes(), lambda: batch.within(1)):
+        with pytest.raises(ValueError, match="their consumer is closed"):
+            look()
+    with pytest.raises(ValueError, match="their consumer is closed"):
+        kernel.Assembler(Limits(), partition=0, partition_count=1).feed(batch)
+    del batch
+    assert queue.destroyed == [0, 1]
 
 
 def test_nothing_is_taken_beyond_an_error() -> None:
@@ -147,7 +172,7 @@ def test_nothing_is_taken_beyond_an_error() -> None:
     batch, problem = queue.take(10, 0)
     assert list(batch) == [record]
     assert problem == (-140, "it broke")
-    assert queue.destroyed == [0, 1, 2]
+    assert queue.destroyed == [1, 2]
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(0, 1000))

@@ -5,7 +5,11 @@ from spanloom.model import Record
 
 FUNCTIONS: tuple[str, ...]
 
+class Memory:
+    def release(self) -> None: ...
+
 class Batch(Sequence[Record]):
+    memory: Memory
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, index: int) -> Record: ...

@@ -1,12 +1,13 @@
-"""Fetching through librdkafka's C API: a queue for each partition, emptied by native code into batches of its own.
+"""Fetching through librdkafka's C API: a queue for each partition, emptied by native code into batches.
 
 An unread queue fills to its bound and no more is fetched; a pause would throw away what was fetched. No Python object
-a record, and no GIL while records are copied (ext/fetch.pyx).
+a record, and no copy: a batch owns librdkafka's messages as long as it lives (ext/fetch.pyx).
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import trio
 
@@ -16,9 +17,9 @@ from spanloom.adapters.kafka.selftest import native_taker
 from spanloom.errors import SourceUnavailable, Unavailable
 
 if TYPE_CHECKING:
-    from spanloom._native.fetch import Batch
+    from spanloom._native.fetch import Batch, Memory
 
-TAKE_MAX = 4096  # messages taken at once from a queue: their fetch buffers are held until they are copied
+TAKE_MAX = 4096  # messages taken at once from a queue: their fetch buffers are held while their batch lives
 THREADS = 16  # that may wait for a broker; none of those that others wait for
 
 
@@ -31,6 +32,7 @@ class NativeConsumers:
         self._make = make
         self._handles: list[tuple[Handle, set[tuple[str, int]]]] = []
         self._threads = trio.CapacityLimiter(THREADS)
+        self._held: WeakSet[Memory] = WeakSet()
 
     def lease(self, topic: str, partition: int) -> Handle:
         """A consumer that does not fetch the partition yet."""
@@ -77,8 +79,14 @@ class NativeConsumers:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(work, limiter=self._threads)
 
+    def holds(self, batch: "Batch") -> None:
+        """librdkafka cannot be closed while somebody has its messages."""
+        self._held.add(batch.memory)
+
     def close(self) -> None:
-        """See reader.Consumers."""
+        """See reader.Consumers. Batches that somebody still has are empty from here on."""
+        for memory in list(self._held):
+            memory.release()
         for handle, _ in self._handles:
             handle.close()
         self._handles.clear()
@@ -132,11 +140,12 @@ class NativeStream:
         trio.lowlevel.notify_closing(self._bell.fd)
 
     def _fetch(self) -> None:
-        """Copy what lies in the queue, about a batch."""
+        """Take what lies in the queue, about a batch."""
         assert self._queue is not None, "taken from before it is open"
         want = max(1, min(TAKE_MAX, int(self._batch_bytes / self._mean_bytes) + 1))
         batch, problem = self._consumers.taker.take(self._queue, want, self._next)
         self._problem = Problem(*problem) if problem else None
+        self._consumers.holds(batch)
         if batch:
             self._taken, self._next = batch, batch.end
             self._mean_bytes += (batch.size_bytes() / len(batch) - self._mean_bytes) / 4
