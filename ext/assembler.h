@@ -211,11 +211,13 @@ static inline int sl_remember(sl_assembler *a, const sl_gathering *gathering, co
     sl_id id = decision->trace_id;
     uint64_t hash = gathering->keyed.hash;
     bool dropped = decision->verdict == SL_DROP;
+    int64_t horizon_ns = a->stream_ns - a->limits.remember_ns;
+    sl_memory_forget(&a->memory, horizon_ns, a->offset); /* first, so that no run bridges a time that is forgotten */
     bool alone = dropped && sl_memory_is_plain(&a->memory, decision) &&
                  !(gathering->asks_past && sl_has_past(a, id, hash));
     int status = alone ? sl_memory_put_dropped(&a->memory, &a->key, decision, hash)
                        : sl_memory_put_past(&a->memory, decision, hash, dropped ? NULL : gathering->set);
-    sl_memory_forget(&a->memory, a->stream_ns - a->limits.remember_ns, a->offset);
+    sl_memory_forget(&a->memory, horizon_ns, a->offset); /* and this one, where its own time is over */
     return status;
 }
 

@@ -9,6 +9,8 @@
 #ifndef SPANLOOM_FETCH_H
 #define SPANLOOM_FETCH_H
 
+#include <sys/types.h> /* ssize_t */
+
 #include "reading.h"
 
 typedef struct {

@@ -113,7 +113,10 @@ static inline int sl_memory_put_run(sl_memory *memory, int64_t ms) {
         ++*last;
         return SL_OK;
     }
-    if (none) memory->first_ms = memory->last_ms = ms;
+    if (none) {
+        sl_dropped_free(&memory->dropped); /* all forgotten, but perhaps not swept; moments are told from each other by 32 bits */
+        memory->first_ms = memory->last_ms = ms;
+    }
     for (;;) {
         int64_t gap = ms - memory->last_ms;
         bool far = gap > SL_RUN_GAP_MAX;

@@ -13,7 +13,7 @@
 #include "wire.h"
 
 #define SL_INDEXED_FROM 24
-#define SL_SPANSET_NEAR 8 /* rows that a new set has room for */
+#define SL_SPANSET_NEAR 4 /* rows that a new set has room for */
 
 typedef struct {
     uint64_t span_id, parent; /* big-endian numbers; parent 0: a root */

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import attrgetter, itemgetter, methodcaller
 
 import pytest
 from hypothesis import given
@@ -156,9 +157,9 @@ def test_a_batch_is_empty_once_its_consumer_is_closed() -> None:
     batch, _ = queue.take(10, 0)
     batch.memory.release()
     assert queue.destroyed == [0, 1]
-    for look in (lambda: batch[0], lambda: batch.end, lambda: batch.size_bytes(), lambda: batch.within(1)):
+    for look in (itemgetter(0), attrgetter("end"), methodcaller("size_bytes"), methodcaller("within", 1)):
         with pytest.raises(ValueError, match="their consumer is closed"):
-            look()
+            look(batch)
     with pytest.raises(ValueError, match="their consumer is closed"):
         kernel.Assembler(Limits(), partition=0, partition_count=1).feed(batch)
     del batch

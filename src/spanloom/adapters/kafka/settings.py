@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 FETCHED_BYTES_MAX = 32 << 20  # of all partitions of a process together, about: each has its share
 FETCHED_PARTITION_KIB_MIN = 512
+FETCH_BYTES = 256 << 10  # of a partition at once, compressed; a larger batch of records comes alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class KafkaSettings:
             "check.crcs": "true",
             "queued.max.messages.kbytes": str(share_kib),
             "queued.min.messages": "10000000",  # bytes are the bound: a count would be one of throughput
+            "fetch.message.max.bytes": str(FETCH_BYTES),
             "fetch.wait.max.ms": "100",  # a partition just taken over waits for the fetch that is on its way
             "fetch.queue.backoff.ms": "10",  # a queue that was full is filled again this soon
             "fetch.error.backoff.ms": "100",
