@@ -141,7 +141,7 @@ stream *steps_stream(const char *path, size_t traces, double per_second) {
         memcpy(to, part.at, part.size);
         rename_trace(to, part.size, file.ids[number], arrivals[i].trace);
         int64_t at_ms = 1700000000000 + (int64_t)arrivals[i].at_ms;
-        made->records[i] = (sl_record){{to, part.size}, i, at_ms * 1000000, false};
+        made->records[i] = (sl_record){{to, part.size}, i, at_ms * 1000000, NULL, NULL};
         to += part.size;
     }
     free(arrivals);

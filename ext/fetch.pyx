@@ -149,7 +149,8 @@ cdef class Batch:
         cdef const sl_held *held = &self.memory.fetched.held[at]
         cdef const sl_message *message = held.message
         key = _copied(message.key, message.key_bytes) if message.key else None
-        return Record(record.offset, held.timestamp_ms, key, _copied(record.value.at, record.value.size), _headers(held))
+        value = _copied(record.value.at, record.value.size)
+        return Record(record.offset, held.timestamp_ms, key, value, _headers(held))
 
     @property
     def end(self):

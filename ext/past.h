@@ -114,7 +114,7 @@ static inline int sl_memory_put_run(sl_memory *memory, int64_t ms) {
         return SL_OK;
     }
     if (none) {
-        sl_dropped_free(&memory->dropped); /* all forgotten, but perhaps not swept; moments are told from each other by 32 bits */
+        sl_dropped_free(&memory->dropped); /* forgotten, but not swept: 2^32 ms on they would count again */
         memory->first_ms = memory->last_ms = ms;
     }
     for (;;) {

@@ -173,7 +173,8 @@ static int feed_some(sl_life *life) {
         assert(exact);
         memcpy(exact, samples[i].bytes, samples[i].size);
         life->now_ns += (int64_t)sl_choose(&life->dice, 4000) * 1000000;
-        records[i] = (sl_record){{exact, samples[i].size}, life->next++, life->now_ns, !sl_choose(&life->dice, 9)};
+        sl_is_moved is_moved = sl_choose(&life->dice, 9) ? NULL : sl_was_moved;
+        records[i] = (sl_record){{exact, samples[i].size}, life->next++, life->now_ns, is_moved, NULL};
     }
     size_t read = count;
     int status = sl_feed_batch(life->a, records, &read);

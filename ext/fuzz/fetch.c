@@ -1,12 +1,11 @@
 /*
- * Fuzzes the copying of records out of librdkafka's queues: fetch SEED ROUNDS, under the sanitizers, with a librdkafka
+ * Fuzzes the taking of records out of librdkafka's queues: fetch SEED ROUNDS, under the sanitizers, with a librdkafka
  * that frees a message's every byte when it is destroyed. In every third round some allocation fails. Beside memory it
- * holds: every message taken is destroyed once; up to the first error all from the wanted offset on are copied, whole,
- * each once, and their headers lie as fetch.pyx reads them.
+ * holds: every message taken is destroyed once; up to the first error all from the wanted offset on are records, whole,
+ * each once, with their headers.
  */
 #define SL_FAIL_ALLOCATIONS
 #include <assert.h>
-#include <sys/types.h> /* ssize_t, which fetch.h takes from Python.h elsewhere */
 
 #include "fetch.h"
 #include "mutation.h"
@@ -149,42 +148,38 @@ static void fill_queue(sl_dice *dice, int64_t offset) {
 }
 
 /* As fetch.pyx reads them. */
-static void check_headers(const sl_known_message *of, sl_slice headers) {
-    const uint8_t *at = headers.at, *end = headers.at + headers.size;
-    uint32_t size;
-    size_t fields = 0;
-    for (; at < end; at += size, fields++) {
-        assert((size_t)(end - at) >= sizeof size);
-        memcpy(&size, at, sizeof size);
-        at += sizeof size;
-        assert(size <= (size_t)(end - at));
-        assert(fields % 2 == 0 || are_bytes_of(of->offset, (sl_slice){at, size}));
+static void check_headers(const sl_known_message *of, const sl_held *held) {
+    const sl_headers *headers = sl_headers_of(held);
+    const char *name;
+    sl_slice value;
+    size_t count = 0;
+    while (headers && sl_header_at(&held->rules->kafka, headers, count, &name, &value)) {
+        assert(strlen(name) < 20 && are_bytes_of(of->offset, value));
+        count++;
     }
-    assert(at == end && fields == 2 * of->headers);
+    assert(count == of->headers);
 }
 
 /* What came out, against what went in. */
 static void check(const sl_fetched *fetched, int64_t from) {
-    size_t count = 0, bytes = 0;
+    size_t count = 0;
     for (size_t i = 0; i < queued_count && !known[i].is_error; i++) {
         const sl_known_message *of = &known[i];
         if (of->offset < from) continue;
         assert(count < fetched->count);
         const sl_record *record = &fetched->records[count];
-        const sl_extra *extra = &fetched->extras[count++];
+        const sl_held *held = &fetched->held[count++];
         from = of->offset + 1;
-        bytes += of->payload_bytes;
-        assert((int64_t)record->offset == of->offset && record->moved == of->moved);
+        assert((int64_t)record->offset == of->offset && record->is_moved(record->about) == of->moved);
         assert(record->value.size == of->payload_bytes && are_bytes_of(of->offset, record->value));
-        assert(!extra->key.at == !of->has_key && extra->key.size == of->key_bytes);
-        assert(are_bytes_of(of->offset, extra->key));
-        check_headers(of, extra->headers);
+        assert(!held->message->key == !of->has_key && held->message->key_bytes == of->key_bytes);
+        check_headers(of, held);
     }
-    assert(count == fetched->count && bytes == fetched->bytes);
+    assert(count == fetched->count);
 }
 
 static void fetch_once(sl_dice *dice, bool fails) {
-    const sl_fetch_rules rules = {MOVED, 4000000000000};
+    const sl_fetch_rules rules = {kafka, MOVED, 4000000000000};
     int64_t offset = (int64_t)sl_choose(dice, 1000), from = offset + (int64_t)sl_choose(dice, 7) - 3;
     fill_queue(dice, offset);
     size_t most = sl_choose(dice, MOST + 1), before = queued_count;
@@ -194,14 +189,16 @@ static void fetch_once(sl_dice *dice, bool fails) {
     assert(slots);
     destroyed = 0;
     sl_allocations_left = fails ? (long)sl_choose(dice, 3) : -1;
-    int status = sl_fetch(&kafka, queued, slots, most, from, &rules, &fetched, &problem);
+    int status = sl_fetch(queued, slots, most, from, &rules, &fetched, &problem);
     sl_allocations_left = -1;
     free(slots);
     if (queue_fails) queued_count = 0;
-    assert(destroyed == queued_count && (status == SL_OK || (fails && status == SL_NO_MEMORY)));
+    assert(status == SL_OK || (fails && status == SL_NO_MEMORY));
+    assert(destroyed + fetched.count == queued_count);
     if (status == SL_OK) check(&fetched, from);
     assert(strlen(problem.code ? problem.text : "") < SL_ERROR_TEXT_BYTES);
-    free(fetched.records);
+    sl_fetched_release(&fetched);
+    assert(destroyed == queued_count);
     for (size_t i = queued_count; i < before; i++) destroy(&queued[i]->message);
 }
 
