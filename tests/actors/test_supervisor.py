@@ -188,11 +188,11 @@ async def test_a_restart_that_fails_to_start_is_a_crash_like_another(autojump_cl
 
 
 async def test_a_child_that_dies_at_once_does_not_spin(autojump_clock: MockClock) -> None:
-    """The restarts of a child that never comes up are spaced by a doubling, capped delay."""
+    """The restarts of a child that never comes up are, after the first, spaced by a doubling, capped delay."""
     child = Child(lives=["crash 0", *["no start"] * 8])
     await run_for(100, [child.spec()], plenty())
     gaps = [round(after - before, 6) for before, after in zip(child.starts_s, child.starts_s[1:], strict=False)]
-    assert gaps == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert gaps == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
 async def test_a_child_that_never_comes_up_spends_the_default_budget(autojump_clock: MockClock) -> None:
@@ -204,18 +204,27 @@ async def test_a_child_that_never_comes_up_spends_the_default_budget(autojump_cl
 
 
 async def test_a_child_that_ran_for_a_while_restarts_without_delay_again(autojump_clock: MockClock) -> None:
-    """After a life longer than the longest delay the backoff begins anew."""
-    child = Child(lives=["crash 0", "crash 0", "crash 0", f"crash {RESTART_DELAY_CAP_S + 1}"])
+    """After a life longer than the longest delay a crash is a first one again, and the backoff begins anew."""
+    life_s = RESTART_DELAY_CAP_S + 1
+    child = Child(lives=["crash 0", "crash 0", "crash 0", f"crash {life_s}", "crash 0"])
     await run_for(100, [child.spec()], plenty())
-    assert child.starts_s[4] - child.starts_s[3] == pytest.approx(RESTART_DELAY_CAP_S + 1 + 0.1)
+    gaps = [after - before for before, after in zip(child.starts_s, child.starts_s[1:], strict=False)]
+    assert gaps == pytest.approx([0, 0.1, 0.2, life_s, 0.1])
+
+
+async def test_a_stray_crash_is_answered_at_once(autojump_clock: MockClock) -> None:
+    """The first crash of a child costs no delay, however short its life was: what it works on waits."""
+    child = Child(lives=["crash 1"])
+    await run_for(10, [child.spec()], plenty())
+    assert child.starts_s[1] - child.starts_s[0] == pytest.approx(1)
 
 
 async def test_a_restart_delay_ends_at_once_when_cancelled(autojump_clock: MockClock) -> None:
     """Stopping the supervisor while a child waits for its restart neither waits nor restarts."""
-    child = Child(lives=["crash 1.0"])
+    child = Child(lives=["crash 0", "crash 1.0"])
     await run_for(1.05, [child.spec()], plenty())
     assert trio.current_time() - child.starts_s[0] == pytest.approx(1.05)
-    assert len(child.starts_s) == 1
+    assert len(child.starts_s) == 2
 
 
 async def test_stopping_is_no_crash(autojump_clock: MockClock) -> None:

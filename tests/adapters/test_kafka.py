@@ -116,6 +116,24 @@ async def test_a_partition_that_is_not_read_holds_up_no_other(rig: KafkaRig) -> 
     fetchers.close()
 
 
+async def test_a_question_does_not_wait_behind_a_fetch_that_waits_for_records(rig: KafkaRig) -> None:
+    """A broker answers one connection in order: where a partition ends is asked on another than it is fetched on."""
+    patient = replace(rig.settings, client={"fetch.wait.max.ms": "30000"})  # beyond a question's time-out
+    fetchers, topic = open_consumers(patient, PARTITIONS), rig.settings.topic(SPANS)
+    log = await rig.log()
+    await log.append([(0, Message(None, b"one"))])
+    reader = fetchers.read(Place(topic, 0, 0))
+    assert len(await reader.receive()) == 1
+    with trio.move_on_after(1):
+        await reader.receive()
+
+    marks = [await fetchers.watermarks(topic, partition) for partition in range(2)]
+
+    assert [mark.high for mark in marks] == [1, 0]
+    await reader.aclose()
+    fetchers.close()
+
+
 async def test_one_process_reads_a_hundred_partitions(rig: KafkaRig) -> None:
     """A hundred readers on one consumer each get their own partition's records, whole and in order."""
     topic = f"{rig.prefix}hundred"

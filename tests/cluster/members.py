@@ -12,7 +12,7 @@ from typing import Protocol
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.cluster.books import check_books, read_books, recounted_duplicates
+from tests.cluster.books import Books, check_books, read_books, recounted_duplicates
 from tests.cluster.dump import dump, dump_documents, dump_topics, everything, stored_documents
 from tests.integration.process import QUICK, Process, eventually
 from tests.oracle import Expected, Limits, expect, total
@@ -101,14 +101,20 @@ class Cluster:
                     popen.kill()
 
     def judge(self, record: Path) -> dict[str, int]:
-        """What the oracle says of topics and stores together; gives its balance sheet."""
+        """What the oracle says of topics, stores and commits, once everything is committed; gives its balance sheet."""
         topics = {name: f"{self.prefix}{name}" for name in ("spans", "ledger")}
         held = dump(self.brokers, **topics, stores=self.folders, into=self.folder / "dump")
         expected = expect(held, POLICIES, partition_count=self.partitions, limits=ORACLE_LIMITS)
         assert check_ledger(held, expected) == []
         assert check_store(held, expected) == []
         assert check_loadgen_record(record, held) == []
+        assert check_books(self.books(), expected) == []
         return dict(total(expected))
+
+    def books(self) -> dict[int, Books]:
+        """Of every partition, as the last commits say."""
+        group, spans = f"{self.prefix}group", f"{self.prefix}spans"
+        return read_books(self.brokers, group=group, topic=spans, partitions=self.partitions)
 
     def recount(self, server: ElasticsearchServer, record: Path | None, *, into: Path) -> "Recount":
         """What the oracle says of topics, commits and Elasticsearch, once everything is committed.
@@ -120,7 +126,7 @@ class Cluster:
         dump_topics(self.brokers, spans=spans, ledger=f"{self.prefix}ledger", into=into)
         dump_documents(stored_documents(server, self.index_prefix), into)
         expected = expect(into, self.policies, partition_count=self.partitions, limits=self.limits)
-        books = read_books(self.brokers, group=f"{self.prefix}group", topic=spans, partitions=self.partitions)
+        books = self.books()
         differences = {
             "verdicts": check_ledger(into, expected),
             "store": check_store(into, expected),

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.members import Cluster, load, wait_for_share
 from tests.integration.process import eventually
 from tests.servers import need_servers
@@ -11,14 +13,15 @@ from tests.servers.kafka import kafka
 SPANS = 12_000
 
 
-def test_a_broker_that_dies_costs_no_span(tmp_path: Path) -> None:
+@pytest.mark.parametrize("consumer", ["auto", "portable"])
+def test_a_broker_that_dies_costs_no_span(tmp_path: Path, consumer: str) -> None:
     """kill -9 of one of three brokers under load: everything sent is acknowledged, and the oracle finds no fault."""
     need_servers()
-    record = tmp_path / "sent"
+    record, how = tmp_path / "sent", {"kafka__consumer": consumer}
     with kafka(tmp_path, nodes=3) as servers:
         cluster = Cluster(servers.brokers, tmp_path)
         cluster.create_topics()
-        with cluster.member("run") as first, cluster.member() as second:
+        with cluster.member("run", **how) as first, cluster.member(**how) as second:
             members = [first, second]
             wait_for_share(members, cluster.partitions)
             with load(first, record, f"--spans={SPANS}", "--rate=3000") as sending:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,20 @@ def cluster(tmp_path: Path) -> Cluster:
 
 
 def assert_balanced(cluster: Cluster, survivor: Process, record: Path) -> None:
-    """The oracle finds nothing wrong, and the survivor's counters, which went with the commits, are its counters."""
+    """The oracle finds nothing wrong, the books included, and the survivor counts what went with the commits.
+
+    A duplicate that a replay met may stand in the books as what its fragment came to: see books.check_books.
+    """
     counted = {
         name: survivor.metric(f"spanloom_spans_{name}_total") for name in ("received", "stored", "duplicate", "dropped")
     }
     assert survivor.terminate() == 0
     tally = cluster.judge(record)
-    assert counted["received"] == tally["received"] >= SPANS
-    assert counted["stored"] == tally["stored"] > 0
-    assert counted["duplicate"] == tally["duplicate"] > 0
-    assert counted["dropped"] == tally["not_sampled"] + tally.get("late", 0) > 0
+    committed = sum((Counter(each.counters) for each in cluster.books().values()), Counter())
+    committed["dropped"] = committed["not_sampled"] + committed["late"] + committed["pressure"]
+    assert counted == {name: committed[name] for name in counted}
+    assert tally["received"] >= SPANS
+    assert min(tally["stored"], tally["duplicate"], tally["not_sampled"]) > 0
 
 
 @pytest.mark.parametrize("consumer", ["auto", "portable"])

@@ -1,8 +1,8 @@
 """Keeps actors running: Erlang/OTP's one_for_one supervisor on trio nurseries.
 
-A child that crashes is restarted alone, after a short backoff, and resumes from what is durable. Its siblings never
-notice. When the shared restart budget is spent the supervisor itself crashes, and its parent, if that is a supervisor
-too, restarts all of it. With cli.main this is the only place that catches Exception.
+A child that crashes is restarted alone, at once or, after crashes in a row, with a backoff, and resumes from what is
+durable. Its siblings never notice. When the shared restart budget is spent the supervisor itself crashes, and its
+parent, if that is a supervisor too, restarts all of it. With cli.main this is the only place that catches Exception.
 Source: OTP design principles, "Supervision Principles"; trio's nurseries (`Nursery.start`).
 """
 
@@ -18,9 +18,10 @@ from spanloom.core.backoff import Backoff
 from spanloom.core.restart import RestartBudget
 from spanloom.errors import RestartIntensityExceeded
 
-# Long enough that a child which dies at once does not spin, short enough that a stray crash is hardly seen. The cap is
-# below period_s / intensity of the default budget (60 s / 10): a child that never comes up still spends the budget.
-RESTART_DELAY_FIRST_S = 0.1
+# A stray crash is answered at once, as OTP does: its work waits. A child that soon crashes again waits longer each
+# time, so that it does not spin. The cap is below period_s / intensity of the default budget (60 s / 10): a child that
+# never comes up still spends the budget.
+RESTART_DELAY_FIRST_S = 0.1  # the most before the second restart in a row
 RESTART_DELAY_CAP_S = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -83,7 +84,7 @@ async def supervise_one(
 async def _keep_running(
     child: ChildSpec, budget: RestartBudget, backoff: Backoff, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    ready = False
+    ready, is_repeated = False, False
     while True:
         crash = None
         born_s = trio.current_time()
@@ -108,4 +109,6 @@ async def _keep_running(
             ) from crash
         if trio.current_time() - born_s > RESTART_DELAY_CAP_S:
             backoff.reset()  # it had been up for a while: this crash is a new story
-        await trio.sleep(backoff.next_delay_s())
+            is_repeated = False
+        await trio.sleep(backoff.next_delay_s() if is_repeated else 0)
+        is_repeated = True

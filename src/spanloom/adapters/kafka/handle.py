@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from spanloom.adapters.kafka.librdkafka import (
-    CONF_OK,
     DESTROY_NO_CONSUMER_CLOSE,
-    ERROR_TEXT_BYTES,
     OFFSET_INVALID,
     TYPE_CONSUMER,
     ListPointer,
     explain,
     library,
+    new_handle,
 )
-from spanloom.errors import ConfigError, SourceUnavailable
+from spanloom.errors import SourceUnavailable
 
 CALL_TIMEOUT_MS = 5_000  # of a question to the broker; who asked asks again
 BELL_S = 0.25  # a bell is edge-triggered: look anyway now and then
@@ -44,23 +43,16 @@ class Handle:
     def __init__(self, settings: Mapping[str, str], *, events: int = 0) -> None:
         """Raises ConfigError for a setting that librdkafka refuses."""
         self.lib = library()
-        text = ctypes.create_string_buffer(ERROR_TEXT_BYTES)
-        conf = self.lib.rd_kafka_conf_new()
-        for name, value in settings.items():
-            if self.lib.rd_kafka_conf_set(conf, name.encode(), value.encode(), text, ERROR_TEXT_BYTES) != CONF_OK:
-                self.lib.rd_kafka_conf_destroy(conf)
-                raise ConfigError(f"kafka: {text.value.decode()}")
-        self.lib.rd_kafka_conf_set_events(conf, events)
-        self.pointer = self.lib.rd_kafka_new(TYPE_CONSUMER, conf, text, ERROR_TEXT_BYTES)
-        if not self.pointer:
-            self.lib.rd_kafka_conf_destroy(conf)
-            raise ConfigError(f"kafka: {text.value.decode()}")
+        self.pointer: int | None = new_handle(TYPE_CONSUMER, settings, events=events)
         self.lib.rd_kafka_poll_set_consumer(self.pointer)
+        self._topics: dict[str, int] = {}  # held, by name
 
     def close(self) -> None:
         """Stop its threads and free it, without a word to the group. Blocks a moment. May be called again."""
         pointer, self.pointer = self.pointer, None
         if pointer:
+            for topic in self._topics.values():
+                self.lib.rd_kafka_topic_destroy(topic)
             self.lib.rd_kafka_destroy_flags(pointer, DESTROY_NO_CONSUMER_CLOSE)
 
     @contextmanager
@@ -84,6 +76,7 @@ class Handle:
 
     def watermarks(self, topic: str, partition: int) -> Watermarks:
         """Ask the broker. Blocks. Raises SourceUnavailable."""
+        self.hold(topic)
         low, high = ctypes.c_int64(), ctypes.c_int64()
         code = self.lib.rd_kafka_query_watermark_offsets(
             self.pointer, topic.encode(), partition, ctypes.byref(low), ctypes.byref(high), CALL_TIMEOUT_MS
@@ -91,6 +84,17 @@ class Handle:
         if code:
             raise SourceUnavailable(f"{topic}/{partition}: {explain(code)}")
         return Watermarks(low.value, high.value)
+
+    def hold(self, topic: str) -> None:
+        """Be told who leads its partitions, at once and from now on.
+
+        Of a topic that is only asked about librdkafka goes on asking the dead; one that begins to be fetched and is not
+        known otherwise it looks up within a second.
+        """
+        if topic not in self._topics:
+            held = self.lib.rd_kafka_topic_new(self.pointer, topic.encode(), None)
+            if held and self._topics.setdefault(topic, held) is not held:  # another thread was first
+                self.lib.rd_kafka_topic_destroy(held)
 
     def committed(self, places: Iterable[Place]) -> list[Place]:
         """What the group has committed of them; OFFSET_INVALID where nothing. Blocks. Raises SourceUnavailable."""

@@ -8,7 +8,7 @@ Layouts are those of rdkafka.h, which promises to keep them; `library()` refuses
 """
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
 
@@ -28,6 +28,9 @@ EVENT_REBALANCE = 0x10
 EVENT_OFFSET_COMMIT = 0x20
 
 ERR_ASSIGN_PARTITIONS = -175
+ERR_QUEUE_FULL = -184
+ERR_TIMED_OUT = -192  # of a record: it was not acknowledged in time
+ERR_FATAL = -150
 ERR_PURGED = -152  # taken out of the producer's queue
 ERR_AUTO_OFFSET_RESET = -140  # the offset is not in the log, and `auto.offset.reset` is `error`
 
@@ -37,6 +40,7 @@ TYPE_PRODUCER = 0
 TYPE_CONSUMER = 1
 MESSAGE_IS_COPIED = 0x2
 PURGE_QUEUED = 0x1
+PURGE_IN_FLIGHT = 0x2
 ERROR_TEXT_BYTES = 512
 
 
@@ -91,9 +95,13 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "rd_kafka_queue_io_event_enable": (None, (c_void_p, c_int, c_char_p, c_size_t)),
     "rd_kafka_queue_poll": (c_void_p, (c_void_p, c_int)),
     "rd_kafka_queue_destroy": (None, (c_void_p,)),
-    # the self-test's
+    # the producer's
     "rd_kafka_topic_new": (c_void_p, (c_void_p, c_char_p, c_void_p)),
     "rd_kafka_topic_destroy": (None, (c_void_p,)),
+    "rd_kafka_produceva": (c_void_p, (c_void_p, c_void_p, c_size_t)),
+    "rd_kafka_outq_len": (c_int, (c_void_p,)),
+    "rd_kafka_fatal_error": (c_int, (c_void_p, c_char_p, c_size_t)),
+    # the self-test's
     "rd_kafka_produce": (
         c_int,
         (c_void_p, c_int32, c_int, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p),
@@ -152,3 +160,20 @@ def addresses_of(names: Iterable[str]) -> list[int]:
 def explain(code: int) -> str:
     """An error code's text."""
     return str(library().rd_kafka_err2str(code).decode())
+
+
+def new_handle(kind: int, settings: Mapping[str, str], *, events: int) -> int:
+    """A consumer or producer, to be destroyed by the caller. Raises ConfigError for a setting that is refused."""
+    lib = library()
+    text = ctypes.create_string_buffer(ERROR_TEXT_BYTES)
+    conf = lib.rd_kafka_conf_new()
+    for name, value in settings.items():
+        if lib.rd_kafka_conf_set(conf, name.encode(), value.encode(), text, ERROR_TEXT_BYTES) != CONF_OK:
+            lib.rd_kafka_conf_destroy(conf)
+            raise ConfigError(f"kafka: {text.value.decode()}")
+    lib.rd_kafka_conf_set_events(conf, events)
+    pointer: int | None = lib.rd_kafka_new(kind, conf, text, ERROR_TEXT_BYTES)
+    if not pointer:
+        lib.rd_kafka_conf_destroy(conf)
+        raise ConfigError(f"kafka: {text.value.decode()}")
+    return pointer

@@ -31,6 +31,7 @@ class NativeConsumers:
         self.taker = native_taker()
         self._make = make
         self._handles: list[tuple[Handle, set[tuple[str, int]]]] = []
+        self._asking: Handle | None = None  # fetches nothing: on a connection that does, answers wait behind its fetch
         self._threads = trio.CapacityLimiter(THREADS)
         self._held: WeakSet[Memory] = WeakSet()
 
@@ -69,9 +70,9 @@ class NativeConsumers:
 
     async def watermarks(self, topic: str, partition: int) -> Watermarks:
         """See reader.Consumers."""
-        if not self._handles:
-            self._handles.append((self._make(), set()))
-        ask = partial(self._handles[0][0].watermarks, topic, partition)
+        if self._asking is None:
+            self._asking = self._make()
+        ask = partial(self._asking.watermarks, topic, partition)
         return await trio.to_thread.run_sync(ask, limiter=self._threads)
 
     async def run(self, work: Callable[[], None]) -> None:
@@ -90,6 +91,9 @@ class NativeConsumers:
         for handle, _ in self._handles:
             handle.close()
         self._handles.clear()
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
 
 
 class NativeStream:
@@ -153,6 +157,7 @@ class NativeStream:
     def _open(self) -> None:
         """Take the partition's own queue, then begin to fetch into it. Blocks a moment."""
         lib, handle = self._handle.lib, self._handle.pointer
+        self._handle.hold(self._start.topic)
         self._queue = lib.rd_kafka_queue_get_partition(handle, self._start.topic.encode(), self._start.partition)
         lib.rd_kafka_queue_forward(self._queue, None)
         self._bell.ring_for(self._handle, self._queue)

@@ -140,12 +140,18 @@ class PortableConsumers:
             try:
                 found = self._asker.get_watermark_offsets(place, timeout=CALL_TIMEOUT_MS / 1000)
             except confluent_kafka.KafkaException as exc:
+                self._look_for_leaders(topic)
                 raise SourceUnavailable(f"{topic}/{partition}: {exc.args[0].str()}") from exc
             if found is None:
                 raise SourceUnavailable(f"{topic}/{partition}: no answer in {CALL_TIMEOUT_MS} ms")
             return Watermarks(*found)
 
         return await trio.to_thread.run_sync(ask, limiter=self.threads)
+
+    def _look_for_leaders(self, topic: str) -> None:
+        """Of a topic that is only asked about librdkafka goes on asking a leader that died. Blocks."""
+        with suppress(confluent_kafka.KafkaException):
+            self._asker.list_topics(topic, timeout=CALL_TIMEOUT_MS / 1000)
 
     def close(self) -> None:
         """See reader.Consumers."""
