@@ -33,6 +33,8 @@ from spanloom.errors import DecodeError
 from spanloom.model import THRESHOLD_UNKNOWN
 
 cdef sl_key process_key = key_of(os.urandom(16))  # of every hash table here; drawn once, never shown
+cdef enum:
+    BRIEF_BYTES_MAX = 64 << 10  # read in some 20 µs: to let others run meanwhile would cost more, and wait for them
 
 
 def decode_error(int kind, position, a, b, c, bytes found):
@@ -84,8 +86,11 @@ cdef class _Scan:
         cdef int status
         cdef sl_slice value = slice_of(record)
         self.record = record
-        with nogil:
+        if value.size <= BRIEF_BYTES_MAX:
             status = sl_scan_record(&self.scan, value, &fault)
+        else:
+            with nogil:
+                status = sl_scan_record(&self.scan, value, &fault)
         if status == SL_MALFORMED:
             raise _error_of(&fault)
         if status != SL_OK:
@@ -192,8 +197,11 @@ def stamp(bytes traces_data not None, threshold):
     cdef bint changed
     cdef int status
     memset(&stamped, 0, sizeof(stamped))
-    with nogil:
+    if data.size <= BRIEF_BYTES_MAX:
         status = sl_stamp_traces(&stamped, reader, rejected, &changed, &fault)
+    else:
+        with nogil:
+            status = sl_stamp_traces(&stamped, reader, rejected, &changed, &fault)
     try:
         if status == SL_MALFORMED:
             raise _error_of(&fault)
@@ -221,8 +229,11 @@ cdef class _Summary:
         cdef size_t i
         cdef sl_slice span_message = slice_of(span), resource_message = slice_of(resource)
         cdef dict own = {}, shared = {}
-        with nogil:
+        if span_message.size + resource_message.size <= BRIEF_BYTES_MAX:
             status = sl_summarise_head(&self.summary, span_message, resource_message)
+        else:
+            with nogil:
+                status = sl_summarise_head(&self.summary, span_message, resource_message)
         if status != SL_OK:
             raise MemoryError
         if not self.summary.is_plain:
@@ -286,8 +297,11 @@ def summarise(bytes traces_data not None):
     scanned.read(traces_data)
     if scanned.scan.rejected:
         raise _error_of(&scanned.scan.rejection)
-    with nogil:
+    if len(traces_data) <= BRIEF_BYTES_MAX:
         status = sl_summarise(summary, &scanned.scan, &process_key)
+    else:
+        with nogil:
+            status = sl_summarise(summary, &scanned.scan, &process_key)
     if status != SL_OK:
         raise MemoryError
     cdef set services = set(), operations = set()

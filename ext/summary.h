@@ -119,6 +119,7 @@ static inline int sl_summarise(sl_summary *summary, const sl_scan *scan, const s
 
 /* The attributes of the head, a Span message, and of its Resource. */
 static inline int sl_summarise_head(sl_summary *summary, sl_slice span, sl_slice resource) {
+    summary->own_pairs = 0;
     summary->is_plain = sl_is_plain(SL_A_SPAN, span, SL_PLAIN_DEPTH_MAX) &&
                         sl_is_plain(SL_A_RESOURCE, resource, SL_PLAIN_DEPTH_MAX);
     if (!summary->is_plain) return SL_OK;

@@ -178,6 +178,54 @@ def test_nesting_is_followed_alike(depth: int) -> None:
     agree(field(1, field(2, field(2, span))))
 
 
+def pair(value: bytes) -> bytes:
+    """A span's attribute of that AnyValue, or of what stands in its place."""
+    return field(9, field(1, b"k") + field(2, value))
+
+
+def one_text(text: bytes) -> bytes:
+    """A list of one text, as the field of an AnyValue."""
+    return field(5, field(1, field(1, text)))
+
+
+ODD = {
+    "a value twice": field(9, field(1, b"k") + field(2, field(1, b"a")) + field(2, field(1, b"b"))),
+    "a value in two messages": field(9, field(1, b"k") + field(2, one_text(b"a")) + field(2, one_text(b"b"))),
+    "a key twice": field(9, field(1, b"k") + field(1, b"l") + field(2, field(1, b"a"))),
+    "two kinds in one value": pair(field(1, b"a") + b"\x18\x05"),
+    "a list in two parts": pair(one_text(b"a") + one_text(b"b")),
+    "a negative number": pair(b"\x18" + b"\xff" * 9 + b"\x01"),
+    "a number of too many bits": pair(b"\x18" + b"\xff" * 9 + b"\x03"),
+    "a number of far too many bits": pair(b"\x18" + b"\x80" * 9 + b"\x7e"),
+    "a padded number": pair(b"\x18\x85\x00"),
+    "a padded truth": pair(b"\x10\x81\x00"),
+    "a large truth": pair(b"\x10\x02"),
+    "a truth of high bits alone": pair(b"\x10" + b"\x80" * 9 + b"\x01"),
+    "a padded length": b"\x4a\x87\x00" + field(1, b"k") + field(2, b"\x10\x01"),
+    "a padded tag": b"\xca\x00\x07" + field(1, b"k") + field(2, b"\x10\x01"),
+    "a key that is an index": field(9, b"\x18\x05"),
+    "a value that is an index": pair(b"\x40\x05"),
+    "no value": field(9, field(1, b"k")),
+    "an empty value": pair(b""),
+    "an empty attribute": field(9, b""),
+    "an attribute that is a number": b"\x48\x01",
+    "a group in an event": field(11, b"\x0b\x0c"),
+    "an open group in an event": field(11, b"\x0b"),
+    "a short double": pair(b"\x25\x00\x00\x00\x00"),
+    "an unknown field": b"\xa2\x06\x01x",
+    "a cut event": field(11, b"\x12\x05a"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_no_usual_sender_writes_is_read_alike(odd: str) -> None:
+    """Parts that protobuf merges, values of the wrong length or type, fields of tomorrow."""
+    data = TracesData.FromString(traces_data([Sp(1, 1)]))
+    span = data.resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+    span += pair(field(1, b"before")) + ODD[odd] + field(9, field(1, b"after") + field(2, b"\x10\x01"))
+    agree(field(1, field(2, field(2, span))))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 100, 3000])
 def test_many_names_are_told_apart_alike(count: int) -> None:
     """Services and operations: distinct, in order, bounded."""
