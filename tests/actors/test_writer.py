@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,4 +33,11 @@ def verdicts(draw: st.DrawFn) -> dict[str, AttributeValue]:
 @given(verdicts())
 def test_a_verdict_has_the_bytes_that_json_gives_it(verdict: dict[str, AttributeValue]) -> None:
     """Whoever writes it, now or in an earlier release: the same verdict is the same bytes."""
+    assert verdict_json(verdict) == json.dumps(verdict, sort_keys=True, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("character", [chr(code) for code in (*range(128), 0xE4, 0x2028)], ids=ascii)
+def test_any_character_in_a_policy_is_written_as_json_does(character: str) -> None:
+    """Those that json escapes and msgspec does not as well."""
+    verdict: dict[str, AttributeValue] = {"adjusted_count": 1.0, "policy": f"a{character}b"}
     assert verdict_json(verdict) == json.dumps(verdict, sort_keys=True, separators=(",", ":")).encode()
