@@ -27,6 +27,14 @@ static inline uint64_t sl_roll(sl_dice *dice) {
 /* 0 <= result < sides */
 static inline size_t sl_choose(sl_dice *dice, size_t sides) { return (size_t)(sl_roll(dice) >> 33) % sides; }
 
+/* A copy in a block of its own, of its very size: a byte too far is seen. The caller frees it. */
+static inline uint8_t *sl_exact(const void *bytes, size_t size) {
+    uint8_t *copy = malloc(size ? size : 1);
+    if (!copy) abort();
+    if (size) memcpy(copy, bytes, size);
+    return copy;
+}
+
 typedef struct {
     uint8_t bytes[RECORD_BYTES_MAX];
     size_t size;
@@ -45,12 +53,19 @@ static inline void sl_remove(sl_sample *sample, size_t at, size_t size) {
     sample->size -= size;
 }
 
+/* Insert what means something in a tracestate. */
+static inline void sl_insert_word(sl_sample *sample, size_t at, sl_dice *dice) {
+    static const char *const words[] = {"ot=", "rv:", "th:", "@", ",", ";", "=", " ", "\t", "ffffffffffffff", "k"};
+    const char *word = words[sl_choose(dice, sizeof words / sizeof *words)];
+    sl_insert(sample, at, (const uint8_t *)word, strlen(word));
+}
+
 /* Change, lose, repeat or insert a few bytes. */
 static inline void sl_damage(sl_sample *sample, sl_dice *dice) {
     uint8_t noise[16];
     size_t at = sl_choose(dice, sample->size + 1), size = 1 + sl_choose(dice, sizeof noise);
     for (size_t i = 0; i < size; i++) noise[i] = sl_choose(dice, 3) ? (uint8_t)sl_roll(dice) : 0xff;
-    switch (sl_choose(dice, 6)) {
+    switch (sl_choose(dice, 7)) {
     case 0:
         if (at < sample->size) sample->bytes[at] ^= (uint8_t)(1u << sl_choose(dice, 8));
         break;
@@ -68,6 +83,9 @@ static inline void sl_damage(sl_sample *sample, sl_dice *dice) {
             memcpy(noise, sample->bytes + at, size);
             sl_insert(sample, sl_choose(dice, sample->size + 1), noise, size);
         }
+        break;
+    case 5:
+        sl_insert_word(sample, at, dice);
         break;
     default: /* a length, larger or smaller by a little */
         if (at < sample->size) sample->bytes[at] = (uint8_t)(sample->bytes[at] + sl_choose(dice, 5) - 2);

@@ -1,7 +1,5 @@
 """The native kernel gives back what it takes, and refuses what it cannot take."""
 
-import ctypes
-import resource
 from functools import partial
 from itertools import count
 from random import Random
@@ -13,6 +11,7 @@ from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
 from tests.core.kernel_pair import POLICIES, T0_MS, Kernel
 from tests.core.kernels import BOTH, assembler_class
+from tests.core.memory import TELLS_HEAP, heap_bytes, resident_bytes
 from tests.core.otlp_bytes import Universe, Writer
 
 UNIVERSE = Universe(traces=1 << 40, spans=6, plain=True)
@@ -22,11 +21,6 @@ REMEMBERED_BYTES_MAX = 24  # a dropped trace that is not forgotten (design, sect
 
 def new_native() -> Kernel:
     return assembler_class("native")(LIMITS, partition=0, partition_count=1)
-
-
-def rss_kib() -> int:
-    """Highest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def settle(kernel: Kernel, harvest: Harvest) -> None:
@@ -52,36 +46,16 @@ def test_memory_stands_still_however_many_traces_have_passed() -> None:
     kernel = new_native()
     kernel.configure(parse_policies(POLICIES, version=1))
     live(kernel, values, 10)
-    before = rss_kib()
+    before = resident_bytes()
     live(kernel, values, 100)
     for _ in range(10):
         kernel = new_native()
         kernel.configure(parse_policies(POLICIES, version=1))
         live(kernel, values, 2)
-    assert rss_kib() - before < 4096
+    assert resident_bytes() - before < 4 << 20
     statistics = kernel.statistics()
     assert statistics.tally.received > 4000
     assert statistics.open_traces < 4000
-
-
-class HeapCounts(ctypes.Structure):
-    """glibc's struct mallinfo2: of its ten counts those that are read are named."""
-
-    _fields_ = (
-        ("before", ctypes.c_size_t * 4),
-        ("hblkhd", ctypes.c_size_t),
-        ("between", ctypes.c_size_t * 2),
-        ("uordblks", ctypes.c_size_t),
-        ("after", ctypes.c_size_t * 2),
-    )
-
-
-def heap_bytes() -> int:
-    """What malloc has given out in this process."""
-    mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = HeapCounts
-    counts = mallinfo2()
-    return int(counts.uordblks + counts.hblkhd)
 
 
 def one_span(number: int) -> bytes:
@@ -100,7 +74,7 @@ def heap_after_drops(remember_ns: int, per_ms: int, traces: int) -> tuple[int, i
     return heap_bytes() - before, kernel.statistics().remembered
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc tells its heap")
+@pytest.mark.skipif(not TELLS_HEAP, reason="only glibc and AddressSanitizer tell the heap")
 @pytest.mark.parametrize(("per_ms", "remember_s"), [(1, 300), (4, 60)])
 def test_a_remembered_drop_costs_at_most_24_bytes(per_ms: int, remember_s: int) -> None:
     """At one drop a millisecond of stream time and at more, all that is kept of it counted, malloc's part included."""

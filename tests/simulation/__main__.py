@@ -13,7 +13,7 @@ def main() -> int:
     parser.add_argument("seeds", type=int, help="on each level")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
     parser.add_argument("--level", choices=LEVELS, help="this level alone")
-    parser.add_argument("--processes", type=int, default=0, help="default: one a processor")
+    parser.add_argument("--processes", type=int, default=0, help="default: one a processor; 1: this one")
     args = parser.parse_args()
     levels = [args.level] if args.level else list(LEVELS)
     began = time.monotonic()

@@ -10,6 +10,7 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import structlog
@@ -79,9 +80,10 @@ def core_run(seed: int) -> tuple[list[str], Counter[str]]:
 
 
 LEVELS = {"actor": actor_run, "core": core_run}
+Outcome = tuple[str, int, list[str], Counter[str]]  # level, seed, differences, what fired
 
 
-def _run(job: tuple[str, int]) -> tuple[str, int, list[str], Counter[str]]:
+def _run(job: tuple[str, int]) -> Outcome:
     level, seed = job
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     try:
@@ -94,10 +96,17 @@ def _run(job: tuple[str, int]) -> tuple[str, int, list[str], Counter[str]]:
 
 
 def campaign(jobs: Iterable[tuple[str, int]], *, processes: int = 0) -> Report:
-    """Run every (level, seed); with the processors there are, unless told how many."""
+    """Run every (level, seed); with the processors there are, unless told how many.
+
+    One process is this one, so that LeakSanitizer sees it end: those of a pool are ended by a signal.
+    """
     report = Report()
-    with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count()) as pool:
-        for level, seed, found, fired in pool.imap_unordered(_run, jobs, chunksize=20):
+    with ExitStack() as until_done:
+        outcomes: Iterable[Outcome] = map(_run, jobs)
+        if processes != 1:
+            pool = until_done.enter_context(multiprocessing.get_context("spawn").Pool(processes or os.cpu_count()))
+            outcomes = pool.imap_unordered(_run, jobs, chunksize=20)
+        for level, seed, found, fired in outcomes:
             report.seeds += 1
             report.fired += fired
             if found:

@@ -1,6 +1,5 @@
 """Percentiles and shares as whole traffic meets them: how right they are, how they begin, what they take of memory."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,8 +13,8 @@ from spanloom.core.ledger import decode_decisions
 from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Decision, Record, Verdict
 from tests.core.kernels import BOTH, assembler_class
+from tests.core.memory import resident_bytes
 from tests.core.sampling.judged import of
-from tests.servers.processes import rss_bytes
 from tests.spans import T0_MS, S, Sp, traces_data
 
 P95 = of("latency_percentile", percentile=95, min_count=100, window_s=3600)
@@ -124,9 +123,9 @@ def strangers(count: int) -> Iterator[Trace]:
 def growth_bytes(partition: Partition) -> int:
     """Resident memory that a hundred thousand operations take; what reading takes anyway is taken before."""
     Partition("native", of("always_sample")).see(strangers(OPERATIONS // 50))
-    before = rss_bytes(os.getpid())
+    before = resident_bytes()
     partition.see(strangers(OPERATIONS))
-    return rss_bytes(os.getpid()) - before
+    return resident_bytes() - before
 
 
 @pytest.mark.parametrize("policy", [P95, EMA], ids=["latency_percentile", "ema_throughput"])
