@@ -208,6 +208,8 @@ def _latency_table(runs: Sequence[Paced]) -> Iterator[str]:
 def _everything_table(runs: Sequence[Run]) -> Iterator[str]:
     groups = gathered(runs)
     if groups:
+        yield "After a warm-up, which is left out: Elasticsearch's JVM compiles itself then."
+        yield ""
         yield "| traffic | stored spans/s | our CPU µs a span | Elasticsearch's | peak RSS, MB |"
         yield "|---|---|---|---|---|"
     for key, same in groups.items():

@@ -57,22 +57,12 @@ cdef class _Kept:
             sl_gathering_end(self.gathering, NULL)
 
 
-cdef _decision(const sl_decision *d, tuple identities):
+cdef _decision(const sl_decision *d):
+    """Without its identities, as fragments are handed out."""
     return Decision(
         id_bytes(d.trace_id), _VERDICTS[d.verdict], _TRIGGERS[d.trigger], d.policy, d.version, d.votes, d.threshold,
         d.flags, d.first, d.cut, d.stream_ns, d.origin_ns, d.operation, d.duration_ns, d.span_count, d.size_bytes,
-        identities,
     )
-
-
-cdef tuple _identities(const sl_spanset *spans):
-    cdef uint32_t i
-    cdef const sl_row *row
-    identities = []
-    for i in range(spans.count):
-        row = &spans.rows[i]
-        identities.append(Identity(span_id_bytes(row.span_id), row.kind, row.content))
-    return tuple(identities)
 
 
 cdef _tally(const sl_tally *tally):
@@ -347,7 +337,7 @@ cdef class Assembler:
         spans = PyBytes_FromStringAndSize(NULL, verdict.gathering.chunk_bytes)
         sl_gathering_write(verdict.gathering, <uint8_t *>PyBytes_AS_STRING(spans))
         sl_give_chunks(verdict.gathering, &self.a.blocks)
-        decision = _decision(&verdict.decision, _identities(verdict.gathering.set))
+        decision = _decision(&verdict.decision)
         self._storing[decision.trace_id, decision.first] = kept
         return Fragment(decision, spans)
 

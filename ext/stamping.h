@@ -186,6 +186,8 @@ static int sl_stamp(sl_bytes *to, sl_reader reader, size_t depth, uint64_t thres
 /* All of a TracesData; *changed is an int for Cython's sake. */
 static inline int sl_stamp_traces(sl_bytes *to, sl_reader reader, uint64_t threshold, int *changed, sl_fault *fault) {
     bool is_changed = false;
+    size_t size = (size_t)(reader.end - reader.at);
+    if (sl_bytes_reserve(to, size + size / 8 + SL_STATE_MORE_MAX)) return SL_NO_MEMORY; /* rarely more */
     int status = sl_stamp(to, reader, sizeof sl_path_to_spans, threshold, &is_changed, fault);
     *changed = is_changed;
     return status;

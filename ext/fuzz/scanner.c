@@ -1,13 +1,14 @@
 /*
  * Fuzzes the scanner: scanner SEED ROUNDS FILE... damages the files' bytes and scans them, under the sanitizers.
  * Beside reading within bounds it holds: what is framed again can be scanned, and holds as many spans; what is stamped
- * holds as many too, and is not changed by stamping it again.
+ * holds as many too, and is not changed by stamping it again; no more operations are found than there are spans.
  */
 #include <assert.h>
 
 #include "feed.h"
 #include "mutation.h"
 #include "stamping.h"
+#include "summary.h"
 
 static void split_and_scan(sl_scan *scan, sl_traces *traces, const sl_key *key) {
     sl_scan again = {0};
@@ -46,6 +47,20 @@ static void stamp_twice(sl_slice record, size_t spans, uint64_t threshold) {
     sl_scan_free(&scan);
     sl_bytes_free(&once);
     sl_bytes_free(&twice);
+}
+
+static void sum_up(const sl_scan *scan, const sl_key *key) {
+    sl_summary summary = {0};
+    assert(sl_summarise(&summary, scan, key) == SL_OK && summary.operations.count <= scan->spans.count);
+    assert((summary.head == SL_NONE) == !scan->spans.count);
+    for (size_t i = 0; i < scan->spans.count; i++) {
+        const sl_span *span = &scan->spans.items[i];
+        sl_slice resource = scan->resources.items[span->resource].message; /* a ResourceSpans: read as any bytes */
+        summary.pairs.count = 0;
+        assert(sl_summarise_head(&summary, span->body, i & 1 ? resource : (sl_slice){span->body.at, 0}) == SL_OK);
+        assert(summary.own_pairs <= summary.pairs.count);
+    }
+    sl_summary_free(&summary);
 }
 
 /* What cannot be scanned is stamped no worse: refused, or left or changed where it can be read. */
@@ -89,6 +104,7 @@ int main(int argc, char **argv) {
             good++;
             assert(sl_group(&traces, &scan, &key) == SL_OK);
             split_and_scan(&scan, &traces, &key);
+            sum_up(&scan, &key);
             stamp_twice((sl_slice){exact, sample.size}, scan.spans.count, threshold);
         } else {
             assert(fault.kind != SL_FAULT_NONE && fault.position <= sample.size);

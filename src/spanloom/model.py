@@ -159,7 +159,10 @@ FLAG_ORPHANS = 16  # a span's parent is not among the fragment's spans
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A kept fragment on its way to the store. `spans` is OTLP TracesData, the same bytes whoever builds it."""
+    """A kept fragment on its way to the store. `spans` is OTLP TracesData, the same bytes whoever builds it.
+
+    Its decision is without the identities: the ledger has them, and the spans say them.
+    """
 
     decision: Decision
     spans: bytes

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from spanloom.core import kernel
-from spanloom.core.document import ATTRIBUTE_CHARS_MAX, ATTRIBUTES_MAX, NAMES_MAX, build_document, extent, verdict_of
+from spanloom.core._pure.summary import ATTRIBUTE_CHARS_MAX, ATTRIBUTES_MAX, NAMES_MAX
+from spanloom.core.document import build_document, verdict_of
+from spanloom.core.timed import extent
 from spanloom.model import (
     FLAG_ERROR,
     FLAG_LATE,

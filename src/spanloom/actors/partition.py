@@ -192,7 +192,10 @@ async def _follow_ledger(
         for record in await reader.receive():
             await assignment.at_rest()
             for fragment in assignment.ownership.read_back(record):
-                await to_store.send(fragment)
+                try:  # to wait is a turn of all tasks, for each kept trace
+                    to_store.send_nowait(fragment)
+                except trio.WouldBlock:
+                    await to_store.send(fragment)
         assignment.changed.unpark_all()
 
 

@@ -7,6 +7,7 @@ dead letters instead.
 import json
 from collections.abc import Callable, Sequence
 
+import msgspec
 import structlog
 import trio
 
@@ -21,6 +22,7 @@ from spanloom.model import (
     SAMPLING_DECISIONS,
     SPANS,
     TRACES_COMPLETE,
+    AttributeValue,
     Document,
     Fragment,
     Message,
@@ -29,6 +31,9 @@ from spanloom.model import (
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 FRAGMENT_HEADER = "fragment"  # the document id: a repeat on the topics has the same
+PLAIN_REAL_MAX = 1e16  # from here on Python writes an exponent
+DELETE = b"\x7f"
+_in_order = msgspec.json.Encoder(order="sorted")
 
 
 async def receive_bulk(fragments: trio.MemoryReceiveChannel[Fragment], bulk_bytes: int) -> list[Fragment]:
@@ -109,5 +114,18 @@ def _complete(document: Document) -> Message:
 
 
 def _decision(document: Document) -> Message:
-    value = json.dumps(document.verdict, sort_keys=True, separators=(",", ":")).encode()
+    value = verdict_json(document.verdict)
     return Message(document.trace_id.encode(), value, ((FRAGMENT_HEADER, document.id.encode()),))
+
+
+def verdict_json(verdict: dict[str, AttributeValue]) -> bytes:
+    """A verdict as `sampling-decisions` has it: no blanks, ASCII, keys in order; a repeat has the same bytes.
+
+    msgspec takes a tenth of json's time, and writes only large numbers, DEL and what is not ASCII differently.
+    """
+    count = verdict["adjusted_count"]
+    if count is None or (isinstance(count, float) and count < PLAIN_REAL_MAX):
+        plain = _in_order.encode(verdict)
+        if plain.isascii() and DELETE not in plain:
+            return plain
+    return json.dumps(verdict, sort_keys=True, separators=(",", ":")).encode()

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from typing import cast
 
 from spanloom.errors import StoreRejected
 from spanloom.model import AttributeValue, Document
@@ -17,9 +18,44 @@ SPANS_BYTES_MAX = 512 << 20  # SQLite takes at most 10^9 bytes a value; `bytes_m
 
 def rejection_of(document: Document) -> StoreRejected | None:
     """Why *document* can never be stored, or None: it can."""
+    if _is_usual(document):
+        return None
     for reason in _faults(document):
         return StoreRejected(document.id, reason)
     return None
+
+
+def _is_usual(document: Document) -> bool:
+    """Whether a short look says that there is no fault; if not there may be one, or none."""
+    times = (document.start_unix_ns, document.duration_ns, document.root_duration_ns)
+    texts = (document.id, document.trace_id, document.root_service, document.root_operation)
+    attributes, verdict = document.attributes, document.verdict
+    try:  # a lone surrogate has no encoding
+        "".join(
+            (*texts, *document.services, *document.operations, *attributes, *attributes.values(), *verdict)
+        ).encode()
+    except UnicodeEncodeError:
+        return False
+    return (
+        min(times) >= 0
+        and max(times) <= UNSIGNED_MAX
+        and max(document.span_count, document.error_count) <= INTEGER_MAX
+        and min(document.span_count, document.error_count) >= INTEGER_MIN
+        and len(document.spans) <= SPANS_BYTES_MAX
+        and _DAY.fullmatch(document.day) is not None
+        and all(map(_is_usual_value, verdict.values()))
+    )
+
+
+def _is_usual_value(value: AttributeValue) -> bool:
+    kind = type(value)
+    if kind is str:
+        return cast(str, value).isascii()
+    if kind is int:
+        return INTEGER_MIN <= cast(int, value) <= INTEGER_MAX
+    if kind is list:
+        return all(type(one) is str and one.isascii() for one in cast(list[AttributeValue], value))
+    return kind is bool or value is None or (kind is float and math.isfinite(cast(float, value)))
 
 
 def _faults(document: Document) -> Iterator[str]:

@@ -7,13 +7,27 @@ from typing import TYPE_CHECKING, Protocol
 from spanloom.core._pure import hashes as pure_hashes
 from spanloom.core._pure.assembler import Assembler
 from spanloom.core._pure.stamping import stamp
+from spanloom.core._pure.summary import Summary, summarise
 from spanloom.core._pure.wire import ScannedSpan, Split, scan, split_by_trace
 from spanloom.core.partitioning import PartitionHashes
 
 if TYPE_CHECKING:
     from spanloom._native.fetch import Taker
 
-__all__ = ["KERNEL", "Assembler", "Fetch", "ScannedSpan", "Split", "fetch", "hashes", "scan", "split_by_trace", "stamp"]
+__all__ = [
+    "KERNEL",
+    "Assembler",
+    "Fetch",
+    "ScannedSpan",
+    "Split",
+    "Summary",
+    "fetch",
+    "hashes",
+    "scan",
+    "split_by_trace",
+    "stamp",
+    "summarise",
+]
 
 
 class Fetch(Protocol):
@@ -33,6 +47,7 @@ if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom
     from spanloom._native import fetch as native_fetch
     from spanloom._native import hashes as native_hashes
     from spanloom._native import kernel as native
+    from spanloom._native import otlp as native_otlp
 
     KERNEL = "native"
     hashes = native_hashes
@@ -41,3 +56,4 @@ if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom
     scan = native.scan
     split_by_trace = native.split_by_trace
     stamp = native.stamp
+    summarise = native_otlp.summarise

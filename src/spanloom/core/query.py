@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from spanloom.core.codec.json_text import JsonValue
 from spanloom.core.codec.otlp import decode_spans
 from spanloom.core.codec.seed_json import json_object, span_to_seed_json
-from spanloom.core.document import extent, root_span
+from spanloom.core.timed import extent, root_span
 from spanloom.model import AttributeValue, Document, Identity, Span
 
 KEPT, PARTIAL, PENDING, DROPPED = "kept", "partial", "pending", "dropped"

@@ -120,6 +120,7 @@ class NativeStream:
         """See reader.Stream."""
         await self._consumers.run(self._close)
         self._bell.close()
+        self._taken = None  # what nobody asked for goes back to librdkafka
         self._consumers.give_back(self._handle, self._start.topic, self._start.partition)
 
     def take(self) -> Taken | Problem | None:

@@ -36,6 +36,8 @@ SETTINGS = {
     "log_level": "0",  # what goes wrong is raised, and logged once by who waits
 }
 
+Report = Callable[[confluent_kafka.KafkaError | None, confluent_kafka.Message], None]
+
 
 class Publisher:
     """Appends to topics of one cluster."""
@@ -61,10 +63,11 @@ class Publisher:
             return
         pump = self._living_pump()
         now_ms = self._stamp() if self._stamp else 0
-        delivery = _Delivery(len(batch), trio.lowlevel.current_trio_token(), timestamp_ms=now_ms)
+        delivery = _Delivery(len(batch), trio.lowlevel.current_trio_token())
+        report = delivery.report  # bound once
         for record in batch:
             # librdkafka tells nobody that there is room again
-            while not self._enqueued(pump, record, delivery):  # noqa: ASYNC110
+            while not self._enqueued(pump, record, report, now_ms):  # noqa: ASYNC110
                 await trio.sleep(FULL_S)
         await delivery.done.wait()
         if delivery.error is not None:
@@ -75,19 +78,13 @@ class Publisher:
         """Stop; what was not acknowledged may be appended or not. Blocks a moment. May be called again."""
         self._pump.stop()
 
-    def _enqueued(self, pump: "_Pump", record: tuple[str, int, Message], delivery: "_Delivery") -> bool:
-        topic, partition, message = record
+    def _enqueued(self, pump: "_Pump", record: tuple[str, int, Message], report: Report, timestamp_ms: int) -> bool:
+        topic, partition, (key, value, headers) = record
         if pump.is_retired:
             raise self._unavailable("the producer was given up for a new one")
         try:
             pump.producer.produce(
-                topic,
-                message.value,
-                message.key,
-                partition=partition,
-                on_delivery=delivery.report,
-                timestamp=delivery.timestamp_ms,
-                headers=list(message.headers),
+                topic, value, key, partition, on_delivery=report, timestamp=timestamp_ms, headers=list(headers)
             )
         except BufferError:
             return False
@@ -141,8 +138,7 @@ class _Pump:
 class _Delivery:
     """Counts the reports of one call; the thread's, until `done`."""
 
-    def __init__(self, count: int, token: trio.lowlevel.TrioToken, *, timestamp_ms: int) -> None:
-        self.timestamp_ms = timestamp_ms
+    def __init__(self, count: int, token: trio.lowlevel.TrioToken) -> None:
         self.done = trio.Event()
         self.error: confluent_kafka.KafkaError | None = None
         self._left = count

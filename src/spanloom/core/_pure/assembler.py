@@ -376,13 +376,12 @@ class Assembler:
         for key in done:
             decision, gathering = self._rebuilding.pop(key)
             if decision.verdict is not Verdict.DROP:
-                whole = replace(decision, identities=tuple(gathering.identities))
-                self._rebuilt.append(self._hand_out(whole, gathering))
+                self._rebuilt.append(self._hand_out(decision, gathering))
 
     def _hand_out(self, decision: Decision, gathering: Gathering) -> Fragment:
         self._storing[decision.trace_id, decision.first] = gathering
         self._storing_bytes += gathering.size_bytes
-        return Fragment(decision, b"".join(gathering.chunks))
+        return Fragment(replace(decision, identities=()), b"".join(gathering.chunks))
 
     # Time.
 

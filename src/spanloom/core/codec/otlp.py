@@ -1,19 +1,16 @@
-"""OTLP protobuf bytes to Span objects, for queries and documents; the hot path never comes here.
+"""OTLP protobuf bytes to Span objects, for queries; the hot path never comes here.
 
 The kernel's scan finds each span's bytes, ids and times; protobuf's own decoder reads the rest. A span or resource it
 cannot read (a string that is no UTF-8, nesting beyond its limit) becomes a Span that says so: what reached the store
 is shown, whatever it is.
 """
 
-from collections.abc import Iterable
-
 import xxhash
 from google.protobuf.message import DecodeError as ProtobufError
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from spanloom.core._pure.stamping import without_stamp
+from spanloom.core.codec.attributes import attributes_of, resource_attributes
 from spanloom.core.kernel import ScannedSpan, scan
 from spanloom.model import AttributeValue, Span
 
@@ -24,21 +21,9 @@ def decode_spans(traces_data: bytes) -> list[Span]:
     spans = []
     for scanned in scan(traces_data):
         if scanned.resource not in resources:
-            resources[scanned.resource] = _decode_resource(scanned.resource)
+            resources[scanned.resource] = resource_attributes(scanned.resource)
         spans.append(_decode_span(scanned, resources[scanned.resource]))
     return spans
-
-
-def decode_span(scanned: ScannedSpan) -> Span:
-    """One span that a scan has found."""
-    return _decode_span(scanned, _decode_resource(scanned.resource))
-
-
-def _decode_resource(resource: bytes) -> dict[str, AttributeValue]:
-    try:
-        return attributes_of(Resource.FromString(resource).attributes)
-    except ProtobufError as exc:
-        return {"undecodable": str(exc)}
 
 
 def _decode_span(scanned: ScannedSpan, resource: dict[str, AttributeValue]) -> Span:
@@ -74,28 +59,3 @@ def _content(span: bytes, trace_state: str) -> int:
 
 def _event(event: trace_pb2.Span.Event) -> dict[str, AttributeValue]:
     return {"name": event.name, "time_unix_ns": event.time_unix_nano, "attributes": attributes_of(event.attributes)}
-
-
-def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, AttributeValue]:
-    """Attributes as a dict; of a key that repeats the last value stands."""
-    return {pair.key: value_of(pair.value) for pair in pairs}
-
-
-def value_of(value: AnyValue) -> AttributeValue:
-    """The Python value of an AnyValue; None if it holds none. The decoder has bounded the nesting (100 messages)."""
-    match value.WhichOneof("value"):
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "int_value":
-            return value.int_value
-        case "double_value":
-            return value.double_value
-        case "bytes_value":
-            return value.bytes_value
-        case "array_value":
-            return [value_of(item) for item in value.array_value.values]
-        case "kvlist_value":
-            return attributes_of(value.kvlist_value.values)
-    return None
