@@ -349,7 +349,8 @@ static inline int sl_shed(sl_assembler *a, int64_t undecided_bytes) {
 /* It is settled what became of the fragment's spans. */
 static inline void sl_resolve(sl_assembler *a, const sl_gathering *gathering, sl_count outcome) {
     for (uint32_t i = 0; i < gathering->piece_count; i++) {
-        sl_books_resolve(&a->books, gathering->pieces[i].line, outcome, gathering->pieces[i].count);
+        const sl_piece *piece = &gathering->pieces[i];
+        sl_books_resolve(&a->books, sl_books_number(&a->books, piece->line), outcome, piece->count);
     }
 }
 

@@ -8,9 +8,10 @@
 
 #include "memory.h"
 
-#define SL_BLOCK_STEP 64 /* sizes are rounded up to this */
-#define SL_BLOCK_CLASSES 64
-#define SL_BLOCK_BYTES_MAX (SL_BLOCK_STEP * SL_BLOCK_CLASSES)
+#define SL_BLOCK_STEP 32 /* sizes, with what malloc adds, are rounded up to this */
+#define SL_BLOCK_CLASSES 128
+#define SL_MALLOC_BYTES 8
+#define SL_BLOCK_BYTES_MAX (SL_BLOCK_STEP * SL_BLOCK_CLASSES - SL_MALLOC_BYTES)
 #define SL_BLOCKS_IDLE_BYTES ((size_t)256 << 10) /* may always lie idle: one record's work frees and takes far less */
 #define SL_BLOCKS_IDLE_SHARE 8                   /* and this part of the bytes in use */
 
@@ -19,33 +20,37 @@ typedef struct sl_block {
 } sl_block;
 
 typedef struct {
-    sl_block *free[SL_BLOCK_CLASSES]; /* owned: of (index + 1) * SL_BLOCK_STEP bytes */
+    sl_block *free[SL_BLOCK_CLASSES]; /* owned: of sl_block_bytes(index) */
     size_t bytes, most; /* that lie here, and may */
 } sl_blocks;
 
+static inline size_t sl_block_class(size_t bytes) { return (bytes + SL_MALLOC_BYTES - 1) / SL_BLOCK_STEP; }
+
+static inline size_t sl_block_bytes(size_t class) { return (class + 1) * SL_BLOCK_STEP - SL_MALLOC_BYTES; }
+
 static inline void *sl_block_take(sl_blocks *blocks, size_t bytes) {
-    size_t class = (bytes - 1) / SL_BLOCK_STEP;
+    size_t class = sl_block_class(bytes);
     if (class >= SL_BLOCK_CLASSES) return sl_alloc(bytes);
     sl_block *block = blocks->free[class];
-    if (!block) return sl_alloc((class + 1) * SL_BLOCK_STEP);
+    if (!block) return sl_alloc(sl_block_bytes(class));
     blocks->free[class] = block->next;
-    blocks->bytes -= (class + 1) * SL_BLOCK_STEP;
+    blocks->bytes -= sl_block_bytes(class);
     sl_prefetch(block->next, 1); /* whoever takes that one looks into it */
     return block;
 }
 
 /* Give a block of *bytes* back, as they were asked for; without *blocks* it is freed. */
 static inline void sl_block_give(sl_blocks *blocks, void *memory, size_t bytes) {
-    size_t class = (bytes - 1) / SL_BLOCK_STEP;
+    size_t class = sl_block_class(bytes);
     if (!memory || !blocks || class >= SL_BLOCK_CLASSES ||
-        blocks->bytes + (class + 1) * SL_BLOCK_STEP > blocks->most) {
+        blocks->bytes + sl_block_bytes(class) > blocks->most) {
         free(memory);
         return;
     }
     sl_block *block = memory;
     block->next = blocks->free[class];
     blocks->free[class] = block;
-    blocks->bytes += (class + 1) * SL_BLOCK_STEP;
+    blocks->bytes += sl_block_bytes(class);
 }
 
 /* Free blocks until at most *most* bytes lie here. */
@@ -54,7 +59,7 @@ static inline void sl_blocks_trim(sl_blocks *blocks, size_t most) {
         while (blocks->free[class] && blocks->bytes > most) {
             sl_block *block = blocks->free[class];
             blocks->free[class] = block->next;
-            blocks->bytes -= (class + 1) * SL_BLOCK_STEP;
+            blocks->bytes -= sl_block_bytes(class);
             free(block);
         }
     }

@@ -29,14 +29,27 @@ typedef struct {
     uint64_t counts[SL_TALLY_FIELDS];
 } sl_tally;
 
+/*
+ * A record's line. Its spans may end in as many ways as there are spans, and conflict besides; a record of few has room
+ * for those ways in its line, the counts of a wide one are in a slot of their own behind it.
+ */
+#define SL_LINE_WAYS 4
+#define SL_LINE_SPANS (SL_LINE_WAYS - 1)
+
 typedef struct {
     uint64_t offset;
     int64_t stream_ns, last_timestamp_ns; /* before the record was read */
-    uint32_t unresolved;
-    uint32_t counts[SL_TALLY_FIELDS - 1]; /* by field - 1 */
+    uint32_t unresolved : 31, is_wide : 1;
+    uint8_t ways[SL_LINE_WAYS]; /* an sl_count each; 0: none */
+    uint32_t counts[SL_LINE_WAYS];
 } sl_line;
 
-SL_QUEUE(sl_lines, sl_line)
+typedef union {
+    sl_line line;
+    uint32_t counts[SL_TALLY_FIELDS]; /* of the line before it; by sl_count */
+} sl_line_slot;
+
+SL_LONG_QUEUE(sl_lines, sl_line_slot)
 
 typedef struct {
     sl_tally total;   /* everything read so far */
@@ -49,48 +62,77 @@ static inline void sl_books_start(sl_books *books, const sl_tally *tally) {
     books->total = books->settled = *tally;
 }
 
+/* The number of an unsettled line, from its lower half. */
+static inline uint64_t sl_books_number(const sl_books *books, uint32_t low) {
+    return books->lines.head + (uint32_t)(low - (uint32_t)books->lines.head);
+}
+
+/* The first line that is not settled, or NULL. */
+static inline const sl_line *sl_books_first(const sl_books *books) {
+    return sl_lines_count(&books->lines) ? &sl_lines_at(&books->lines, books->lines.head)->line : NULL;
+}
+
+static inline void sl_books_settle_way(sl_books *books, int way, uint32_t count) {
+    books->settled.counts[way] += count;
+    if (way != SL_CONFLICTING) books->settled.counts[SL_RECEIVED] += count;
+}
+
 /* Settle the lines that are wholly resolved. */
 static inline void sl_books_settle(sl_books *books) {
-    while (sl_lines_count(&books->lines)) {
-        const sl_line *line = sl_lines_at(&books->lines, books->lines.head);
-        if (line->unresolved) return;
-        for (int field = SL_STORED; field < SL_TALLY_FIELDS; field++) {
-            uint32_t count = line->counts[field - 1];
-            books->settled.counts[field] += count;
-            if (field != SL_CONFLICTING) books->settled.counts[SL_RECEIVED] += count;
+    for (const sl_line *line; (line = sl_books_first(books)) && !line->unresolved;) {
+        bool is_wide = line->is_wide;
+        for (int i = 0; !is_wide && i < SL_LINE_WAYS && line->ways[i]; i++) {
+            sl_books_settle_way(books, line->ways[i], line->counts[i]);
         }
+        sl_lines_drop(&books->lines);
+        if (!is_wide) continue;
+        const uint32_t *counts = sl_lines_at(&books->lines, books->lines.head)->counts;
+        for (int way = SL_STORED; way < SL_TALLY_FIELDS; way++) sl_books_settle_way(books, way, counts[way]);
         sl_lines_drop(&books->lines);
     }
 }
 
-/* Open the line of the next record: its number in *number*. */
-static inline int sl_books_begin(sl_books *books, uint64_t offset, int64_t stream_ns, int64_t last_timestamp_ns,
-                                 uint64_t *number) {
+/* Open the line of the next record, which has at most so many spans: its number in *number*. */
+static inline int sl_books_begin(sl_books *books, const sl_line *begun, size_t spans, uint64_t *number) {
     sl_books_settle(books);
-    sl_line *line = sl_lines_add(&books->lines);
-    if (!line) return SL_NO_MEMORY;
-    *line = (sl_line){.offset = offset, .stream_ns = stream_ns, .last_timestamp_ns = last_timestamp_ns};
+    sl_line_slot *slot = sl_lines_add(&books->lines);
+    if (!slot) return SL_NO_MEMORY;
+    slot->line = *begun;
     *number = books->lines.tail - 1;
+    if (spans <= SL_LINE_SPANS) return SL_OK;
+    slot->line.is_wide = true;
+    sl_line_slot *counts = sl_lines_add(&books->lines);
+    if (!counts) return SL_NO_MEMORY;
+    memset(counts, 0, sizeof *counts);
     return SL_OK;
 }
 
 static inline void sl_books_receive(sl_books *books, uint64_t number, uint32_t count) {
-    sl_lines_at(&books->lines, number)->unresolved += count;
+    sl_lines_at(&books->lines, number)->line.unresolved += count;
     books->total.counts[SL_RECEIVED] += count;
 }
 
 /* Count something of a record that settles nothing. */
-static inline void sl_books_note(sl_books *books, uint64_t number, sl_count field, uint32_t count) {
-    sl_lines_at(&books->lines, number)->counts[field - 1] += count;
-    books->total.counts[field] += count;
+static inline void sl_books_note(sl_books *books, uint64_t number, sl_count way, uint32_t count) {
+    sl_line *line = &sl_lines_at(&books->lines, number)->line;
+    books->total.counts[way] += count;
+    if (line->is_wide) {
+        sl_lines_at(&books->lines, number + 1)->counts[way] += count;
+        return;
+    }
+    int at = 0;
+    while (line->ways[at] && line->ways[at] != way) at++;
+    assert(at < SL_LINE_WAYS);
+    line->ways[at] = (uint8_t)way;
+    line->counts[at] += count;
 }
 
 /* It is settled what became of *count* spans. */
-static inline void sl_books_resolve(sl_books *books, uint64_t number, sl_count field, uint32_t count) {
-    sl_line *line = sl_lines_at(&books->lines, number);
+static inline void sl_books_resolve(sl_books *books, uint64_t number, sl_count way, uint32_t count) {
+    sl_line *line = &sl_lines_at(&books->lines, number)->line;
     assert(number >= books->lines.head && line->unresolved >= count);
     line->unresolved -= count;
-    sl_books_note(books, number, field, count);
+    sl_books_note(books, number, way, count);
 }
 
 #endif

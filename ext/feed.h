@@ -128,7 +128,7 @@ static inline void sl_step_rows(sl_assembler *a, sl_examined *examined) {
 static inline int sl_feed(sl_assembler *a, const sl_record *record, size_t index) {
     uint64_t line;
     sl_examined *examined = a->record = &a->examined[index & (SL_AHEAD - 1)];
-    int status = sl_arrive(a, record->offset, record->timestamp_ns, &line);
+    int status = sl_arrive(a, record->offset, record->timestamp_ns, examined->status ? 1 : examined->scan.spans.count, &line);
     if (status) return status;
     status = examined->status ? examined->status : sl_place(a, record, &examined->fault);
     if (status == SL_MALFORMED) {
@@ -164,7 +164,7 @@ static inline int sl_feed_batch(sl_assembler *a, const sl_record *records, size_
 /* Pass over a record that the ledger says is dead-lettered. */
 static inline int sl_skip(sl_assembler *a, uint64_t offset, int64_t timestamp_ns) {
     uint64_t line;
-    int status = sl_arrive(a, offset, timestamp_ns, &line);
+    int status = sl_arrive(a, offset, timestamp_ns, 1, &line);
     if (status) return status;
     sl_books_receive(&a->books, line, 1);
     sl_books_resolve(&a->books, line, SL_DEAD_LETTERED, 1);
@@ -176,7 +176,7 @@ static inline int sl_jump(sl_assembler *a, uint64_t offset) {
     for (uint64_t gone = offset - a->offset; gone;) {
         uint64_t line;
         uint32_t some = gone < INT32_MAX ? (uint32_t)gone : INT32_MAX; /* what one line can count */
-        if (sl_begin_line(a, a->offset, &line)) return SL_NO_MEMORY;
+        if (sl_begin_line(a, a->offset, 1, &line)) return SL_NO_MEMORY;
         sl_books_receive(&a->books, line, some);
         sl_books_resolve(&a->books, line, SL_LOST, some);
         gone -= some;

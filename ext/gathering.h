@@ -22,8 +22,8 @@ typedef struct {
 } sl_chunk;
 
 typedef struct {
-    uint64_t line;   /* its number in the books */
     sl_chunk *chunk; /* owned; NULL: not framed yet, or needed no more */
+    uint32_t line;   /* the lower half of its number in the books */
     uint32_t count;  /* spans */
 } sl_piece;
 
@@ -132,20 +132,20 @@ static inline void sl_gathering_unwatch(sl_gathering *gathering, sl_blocks *bloc
 
 /* The piece that came with the record whose line it is; NULL: no memory. */
 static inline sl_piece *sl_gathering_piece(sl_gathering *gathering, uint64_t line) {
-    if (gathering->piece_count && gathering->pieces[gathering->piece_count - 1].line == line) {
+    if (gathering->piece_count && gathering->pieces[gathering->piece_count - 1].line == (uint32_t)line) {
         return &gathering->pieces[gathering->piece_count - 1];
     }
     if (gathering->piece_count == gathering->piece_capacity) {
         bool is_near = gathering->pieces == gathering->near;
-        sl_piece *pieces = sl_resize(is_near ? NULL : gathering->pieces, 2 * (size_t)gathering->piece_capacity,
-                                     sizeof *pieces);
+        uint32_t capacity = gathering->piece_capacity + gathering->piece_capacity / 2 + 1;
+        sl_piece *pieces = sl_resize(is_near ? NULL : gathering->pieces, capacity, sizeof *pieces);
         if (!pieces) return NULL;
         if (is_near) memcpy(pieces, gathering->near, sizeof gathering->near);
         gathering->pieces = pieces;
-        gathering->piece_capacity *= 2;
+        gathering->piece_capacity = capacity;
     }
     sl_piece *piece = &gathering->pieces[gathering->piece_count++];
-    *piece = (sl_piece){line, NULL, 0};
+    *piece = (sl_piece){NULL, (uint32_t)line, 0};
     return piece;
 }
 

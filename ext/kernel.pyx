@@ -386,9 +386,9 @@ cdef class Assembler:
         cdef sl_books *books = &self.a.books
         cdef const sl_line *line
         sl_books_settle(books)
-        if books.lines.head == books.lines.tail:
+        line = sl_books_first(books)
+        if not line:
             return Position(self.a.offset, self.a.stream_ns, self.a.last_timestamp_ns, _tally(&books.settled))
-        line = sl_lines_at(&books.lines, books.lines.head)
         return Position(line.offset, line.stream_ns, line.last_timestamp_ns, _tally(&books.settled))
 
     def standing(self, bytes trace_id not None):

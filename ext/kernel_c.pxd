@@ -456,7 +456,7 @@ cdef extern from "feed.h" nogil:
     void sl_books_start(sl_books *books, const sl_tally *tally) noexcept
     void sl_books_settle(sl_books *books) noexcept
     void sl_books_resolve(sl_books *books, uint64_t number, sl_count field, uint32_t count) noexcept
-    sl_line *sl_lines_at(const sl_lines *lines, uint64_t number) noexcept
+    const sl_line *sl_books_first(const sl_books *books) noexcept
     int sl_feed_batch(sl_assembler *a, const sl_record *records, size_t *count) noexcept
     int sl_skip(sl_assembler *a, uint64_t offset, int64_t timestamp_ns) noexcept
     int sl_jump(sl_assembler *a, uint64_t offset) noexcept

@@ -124,4 +124,52 @@ static inline size_t sl_next_capacity(size_t capacity, size_t wanted) {
         *queue = (name){0};                                                    \
     }
 
+#define SL_SEGMENT_ITEMS 256
+
+/*
+ * As SL_QUEUE, for what there may be much of: in segments, so that it grows without a copy and without room for twice as
+ * many, and gives memory back as it shrinks. Segments are owned; in a ring, room for `capacity`.
+ */
+#define SL_LONG_QUEUE(name, type)                                              \
+    SL_QUEUE(name##_segments, type *)                                          \
+    typedef struct {                                                           \
+        name##_segments segments; /* of items number * SL_SEGMENT_ITEMS on */  \
+        type *spare;              /* owned: a segment, or NULL */              \
+        uint64_t head, tail;                                                   \
+    } name;                                                                    \
+    static inline type *name##_at(const name *queue, uint64_t sequence) {      \
+        return &(*name##_segments_at(&queue->segments, sequence / SL_SEGMENT_ITEMS))[sequence % SL_SEGMENT_ITEMS]; \
+    }                                                                          \
+    static inline size_t name##_count(const name *queue) {                     \
+        return (size_t)(queue->tail - queue->head);                            \
+    }                                                                          \
+    static inline int name##_grow(name *queue) {                               \
+        type *segment = queue->spare ? queue->spare : sl_alloc(SL_SEGMENT_ITEMS * sizeof(type)); \
+        type **put = segment ? name##_segments_add(&queue->segments) : NULL;   \
+        queue->spare = put ? NULL : segment;                                   \
+        if (!put) return SL_NO_MEMORY;                                         \
+        *put = segment;                                                        \
+        return SL_OK;                                                          \
+    }                                                                          \
+    /* A new item at the tail to be filled in, or NULL. */                     \
+    static inline type *name##_add(name *queue) {                              \
+        if (queue->tail / SL_SEGMENT_ITEMS == queue->segments.tail && name##_grow(queue)) return NULL; \
+        return name##_at(queue, queue->tail++);                                \
+    }                                                                          \
+    /* Drop the item at the head. */                                           \
+    static inline void name##_drop(name *queue) {                              \
+        if (++queue->head % SL_SEGMENT_ITEMS) return;                          \
+        free(queue->spare);                                                    \
+        queue->spare = *name##_segments_at(&queue->segments, queue->segments.head); \
+        name##_segments_drop(&queue->segments);                                \
+    }                                                                          \
+    static inline void name##_free(name *queue) {                              \
+        for (uint64_t i = queue->segments.head; i < queue->segments.tail; i++) { \
+            free(*name##_segments_at(&queue->segments, i));                    \
+        }                                                                      \
+        name##_segments_free(&queue->segments);                                \
+        free(queue->spare);                                                    \
+        *queue = (name){0};                                                    \
+    }
+
 #endif

@@ -34,14 +34,15 @@ typedef struct {
     size_t count;
 } sl_view;
 
-static inline int sl_begin_line(sl_assembler *a, uint64_t offset, uint64_t *line) {
-    return sl_books_begin(&a->books, offset, a->stream_ns, a->last_timestamp_ns, line);
+static inline int sl_begin_line(sl_assembler *a, uint64_t offset, size_t spans, uint64_t *line) {
+    const sl_line begun = {.offset = offset, .stream_ns = a->stream_ns, .last_timestamp_ns = a->last_timestamp_ns};
+    return sl_books_begin(&a->books, &begun, spans, line);
 }
 
-/* Move stream time to the record, decide what that makes due, open the record's line. */
-static inline int sl_arrive(sl_assembler *a, uint64_t offset, int64_t timestamp_ns, uint64_t *line) {
+/* Move stream time to the record of so many spans, decide what that makes due, open the record's line. */
+static inline int sl_arrive(sl_assembler *a, uint64_t offset, int64_t timestamp_ns, size_t spans, uint64_t *line) {
     if (offset < a->offset) return SL_OUT_OF_ORDER;
-    if (sl_begin_line(a, offset, line)) return SL_NO_MEMORY;
+    if (sl_begin_line(a, offset, spans, line)) return SL_NO_MEMORY;
     int64_t last = a->last_timestamp_ns;
     bool believed = last < 0 || timestamp_ns <= last + a->limits.skew_max_ns;
     if (believed && timestamp_ns > a->stream_ns) a->stream_ns = timestamp_ns;

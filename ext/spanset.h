@@ -118,9 +118,9 @@ static inline sl_membership sl_spanset_find(const sl_spanset *set, const sl_key 
     return found;
 }
 
-/* Room for twice the rows; moves the set. */
+/* Room for half as many rows more; moves the set. */
 static inline int sl_spanset_grow(sl_spanset **set, sl_blocks *blocks) {
-    uint32_t capacity = (*set)->capacity * 2;
+    uint32_t capacity = (*set)->capacity + (*set)->capacity / 2 + 1;
     sl_spanset *grown;
     if (sl_spanset_bytes(capacity) > SL_BLOCK_BYTES_MAX) {
         grown = sl_resize(*set, sl_spanset_bytes(capacity), 1);

@@ -71,6 +71,7 @@ static inline size_t sl_write_ot(uint8_t *ot, sl_slice before, uint64_t threshol
         if (field.size && !is_th) sl_ot_append(ot, &size, field);
     }
     kept = size;
+    while (kept && (ot[kept - 1] == ' ' || ot[kept - 1] == ';')) kept--; /* a value does not end with a blank */
     if (threshold >= SL_THRESHOLD_UNKNOWN) return kept;
     sl_ot_append(ot, &size, (sl_slice){th, sl_write_th(th, threshold)});
     return size > SL_MEMBER_VALUE_MAX ? kept : size;

@@ -146,6 +146,7 @@ def test_a_tracestate_has_up_to_32_members_of_different_keys(pairs: list[tuple[s
 @example(",".join(f"k{i}=v" for i in range(32)), 1 << 55)
 @example("ot=" + "a:" + "b" * 250, 1)
 @example("ot=th:8", 0)
+@example("ot= ;th:8", THRESHOLD_UNKNOWN)
 def test_a_tracestate_stays_well_formed(trace_state: str, threshold: int) -> None:
     """Stamping leaves 32 members at most and 256 characters of value; one that was not well-formed stays as it is."""
     after = with_threshold(trace_state, threshold)

@@ -76,7 +76,7 @@ def with_threshold(trace_state: str, threshold: int) -> str:
         threshold = max(threshold, _threshold_of(_fields_of(before)) or 0)
         after = ";".join([*kept, f"th:{format_threshold(threshold)}"])
     if threshold >= THRESHOLD_UNKNOWN or len(after) > VALUE_MAX:
-        after = ";".join(kept)
+        after = ";".join(kept).rstrip(" ;")  # a value does not end with a blank
     if after == before:
         return trace_state
     rest = [f"{key}={value}" for key, value in members.items()]
