@@ -12,8 +12,22 @@ from spanloom.core.partitioning import PartitionHashes
 
 if TYPE_CHECKING:
     from spanloom._native.fetch import Taker
+    from spanloom._native.produce import Pending, Sender
 
-__all__ = ["KERNEL", "Assembler", "Fetch", "ScannedSpan", "Split", "fetch", "hashes", "scan", "split_by_trace", "stamp"]
+__all__ = [
+    "KERNEL",
+    "Assembler",
+    "Fetch",
+    "Produce",
+    "ScannedSpan",
+    "Split",
+    "fetch",
+    "hashes",
+    "produce",
+    "scan",
+    "split_by_trace",
+    "stamp",
+]
 
 
 class Fetch(Protocol):
@@ -26,9 +40,18 @@ class Fetch(Protocol):
         """What C sees in a message: error, partition, payload, key, offset."""
 
 
+class Produce(Protocol):
+    """Records straight into librdkafka's producer; only native code can."""
+
+    FUNCTIONS: tuple[str, ...]
+    Pending: "type[Pending]"
+    Sender: "type[Sender]"
+
+
 KERNEL = "pure"
 hashes: PartitionHashes = pure_hashes
 fetch: Fetch | None = None
+produce: Produce | None = None
 if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom._native.kernel"):
     from spanloom._native import fetch as native_fetch
     from spanloom._native import hashes as native_hashes
@@ -41,3 +64,7 @@ if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom
     scan = native.scan
     split_by_trace = native.split_by_trace
     stamp = native.stamp
+    if importlib.util.find_spec("spanloom._native.produce"):  # an extension that did not build is left out alone
+        from spanloom._native import produce as native_produce
+
+        produce = native_produce
