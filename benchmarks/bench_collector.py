@@ -14,7 +14,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import trio
 
-from benchmarks.collector_clients import CONNECT, Load, bodies_of, percentile_ms, send_all
-from benchmarks.collector_servers import Server, doors, ours, serve, theirs
+from benchmarks.collector_clients import CONNECT, Load, Send, bodies_of, percentile_ms, send_all
+from benchmarks.collector_servers import Server, doors, ours, relay, serve, slow_way, theirs
 from spanloom.core import kernel
 from spanloom.core.kernel import KERNEL
 from spanloom.core.sampling.head import HeadSampler
@@ -31,7 +31,10 @@ from tests.servers.kafka import Kafka, kafka
 from tests.servers.processes import cpu_s, peak_rss_bytes, rss_bytes
 
 SIZES = (1, 10, 100, 1000)
-CONNECTIONS = (1, 16, 256, 1000)
+ROLES: dict[str, Callable[..., Awaitable[None]]] = {
+    "serve": serve,
+    "relay": relay,
+}  # of processes that this program starts
 WARM_S = 1.0
 say = partial(print, flush=True)
 
@@ -115,33 +118,52 @@ def into_kafka(cases: Sequence[Case], sides: Sequence[str]) -> None:
 
 # Overload.
 
-LOG_BYTES_PER_S = 2_000_000  # of the log in the overload runs: a tenth of what the senders can offer
-WAITING_BYTES = 4 << 20  # intake.waiting_bytes_max: 2 s of that log, and fewer requests than there are connections
-OVERLOAD_CONNECTIONS = 600
-SHARES = (0.5, 1.0, 2.0, 10.0)
+WAY_BYTES_PER_S = 300_000  # to the broker, compressed: a small share of what the senders can offer
+WAITING_BYTES = 1 << 20  # intake.waiting_bytes_max: fewer requests than there are connections
+OVERLOAD_CONNECTIONS = 64  # the same at every load, so that memory can be compared
+OVERLOAD_BODIES = 256  # equal ones in one batch to the broker would be compressed to one
+WITHIN_BOUND = 32  # connections whose requests may all wait at once
+SHARES = (1.0, 3.0, 11.0, 1.0)  # the last one shows what is given back
+PAUSE_S = 2.0
 
 
 def overload(protocol: str, seconds: float) -> None:
-    """Offered load from half of what the log takes to ten times, at a fixed rate whatever the answers; one process."""
-    bodies = bodies_of(100)
-    capacity = LOG_BYTES_PER_S / (sum(map(len, bodies)) / len(bodies)) * 100  # spans a second
-    say(f"\n{protocol}: a log that takes {LOG_BYTES_PER_S} bytes a second, {capacity:.0f} spans\n")
-    say("| offered | spans/s offered | taken | refused | p50 ms | p99 ms | refusal p99 ms | CPU | RSS MB | peak MB |")
-    say("|---|---|---|---|---|---|---|---|---|---|")
-    with doors(protocol, f"{LOG_BYTES_PER_S}/{WAITING_BYTES}") as server:
+    """`spanloom collector` whose way to the broker is slow: offered what it can take and over ten times that.
+
+    What it can take is measured first, by senders that wait for their answers. One process, the same connections.
+    """
+    bodies = bodies_of(100, OVERLOAD_BODIES)
+    with (
+        tempfile.TemporaryDirectory(prefix="spanloom-bench-") as name,
+        kafka(Path(name)) as servers,
+        slow_way(servers, WAY_BYTES_PER_S) as brokers,
+        ours(servers, Path(name), brokers=brokers, intake__waiting_bytes_max=str(WAITING_BYTES)) as server,
+    ):
+        some = [CONNECT[protocol](server.ports[protocol]) for _ in range(OVERLOAD_CONNECTIONS)]
+        send_all(some, Load(bodies, WARM_S))
+        sent = send_all(some[:WITHIN_BOUND], Load(bodies, seconds))
+        takes = sent.taken * 100 / sent.took_s
+        say(f"\n{protocol}: takes {takes:.0f} spans a second, p50 {percentile_ms(sent.latencies_s, 0.5):.0f} ms\n")
+        say("| offered | spans/s offered | taken | of what it takes | refused | p50 ms | p99 ms ", end="")
+        say("| refusal p50 ms | p99 ms | CPU cores | RSS MB | peak MB |\n" + "|---" * 12 + "|")
         for share in SHARES:
-            connections = max(60, round(OVERLOAD_CONNECTIONS * share / SHARES[-1]))
-            some = [CONNECT[protocol](server.ports[protocol]) for _ in range(connections)]
-            used = cpu_s(server.pid)
-            sent = send_all(some, Load(bodies, seconds, every_s=len(some) * 100 / (capacity * share)))
-            used = (cpu_s(server.pid) - used) / sent.took_s
-            offered = (sent.taken + sent.refused) * 100 / sent.took_s
-            answers = [percentile_ms(sent.latencies_s, each) for each in (0.5, 0.99)]
-            say(f"| {share:g} x | {offered:.0f} | {sent.taken * 100 / sent.took_s:.0f} ", end="")
-            say(f"| {sent.refused * 100 / sent.took_s:.0f} | {answers[0]:.0f} | {answers[1]:.0f} ", end="")
-            say(f"| {percentile_ms(sent.refusals_s, 0.99):.0f} | {used:.2f} ", end="")
-            say(f"| {rss_bytes(server.pid) / 1e6:.0f} | {peak_rss_bytes(server.pid) / 1e6:.0f} |")
-            time.sleep(2)
+            time.sleep(PAUSE_S)
+            say(offer(server, some, Load(bodies, seconds, 100 / (takes * share)), takes))
+
+
+def offer(server: Server, some: Sequence[Send], load: Load, takes: float) -> str:
+    """One row: requests of 100 spans at a fixed rate, whatever is answered."""
+    used = cpu_s(server.pid)
+    sent = send_all(some, load)
+    used = (cpu_s(server.pid) - used) / sent.took_s
+    offered, taken = (each * 100 / sent.took_s for each in (sent.taken + sent.refused.total(), sent.taken))
+    refused = ", ".join(f"{count * 100 / sent.took_s:.0f} {words}" for words, count in sent.refused.items())
+    times = [percentile_ms(each, at) for each in (sent.latencies_s, sent.refusals_s) for at in (0.5, 0.99)]
+    return (
+        f"| {offered / takes:.1f} x | {offered:.0f} | {taken:.0f} | {taken / takes:.0%} | {refused or 0} "
+        f"| {' | '.join(f'{each:.0f}' for each in times)} | {used:.2f} "
+        f"| {rss_bytes(server.pid) / 1e6:.0f} | {peak_rss_bytes(server.pid) / 1e6:.0f} |"
+    )
 
 
 # Head sampling.
@@ -178,7 +200,7 @@ def cost_us(bodies: Sequence[bytes], spans: int, sampler: HeadSampler | None) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_collector", description=__doc__)
-    parser.add_argument("what", choices=["transport", "kafka", "overload", "head", "serve"])
+    parser.add_argument("what", choices=["transport", "kafka", "overload", "head", *ROLES])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--protocol", nargs="*", default=["http", "grpc"])
     parser.add_argument("--log", default="null", choices=["null", "sqlite"])
@@ -187,8 +209,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES))
     args = parser.parse_args()
-    if args.what == "serve":
-        trio.run(serve, *args.rest)
+    if args.what in ROLES:
+        trio.run(ROLES[args.what], *args.rest)
         return
     say(f"Python {platform.python_version()}, {os.cpu_count()} cores, kernel {KERNEL}\n")
     cases = [

@@ -3,9 +3,10 @@
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count
 from random import Random
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ DISTINCT = 16  # requests of one size
 TIMEOUT_S = 60
 RETRY_S = 0.05  # after a "come back later"; an OTLP client would wait longer, and send less
 
-Send = Callable[[bytes], bool]  # True: taken, False: come back later
+Send = Callable[[bytes], str]  # TAKEN, or in which words it was told to come back later
+TAKEN = ""
 
 
 def body_of(span_count: int, random: Random) -> bytes:
@@ -51,9 +53,9 @@ def body_of(span_count: int, random: Random) -> bytes:
     return data.SerializeToString()
 
 
-def bodies_of(span_count: int) -> list[bytes]:
+def bodies_of(span_count: int, distinct: int = DISTINCT) -> list[bytes]:
     """Some requests of one size."""
-    return [body_of(span_count, Random(seed)) for seed in range(DISTINCT)]
+    return [body_of(span_count, Random(seed)) for seed in range(distinct)]
 
 
 def http_sender(port: int) -> Send:
@@ -63,7 +65,7 @@ def http_sender(port: int) -> Send:
     head = "POST /v1/traces HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench/1\r\nAccept: */*\r\n"
     head += "Content-Type: application/x-protobuf\r\nContent-Length: "
 
-    def send(body: bytes) -> bool:
+    def send(body: bytes) -> str:
         connection.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -75,7 +77,7 @@ def http_sender(port: int) -> Send:
             rest += received(connection)
         status = int(lines[0].split()[1])
         assert status in (200, 429, 503), answer
-        return status == 200
+        return TAKEN if status == 200 else str(status)
 
     return send
 
@@ -94,14 +96,14 @@ def grpc_sender(port: int) -> Send:
     channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
     method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EXPORT)
 
-    def send(body: bytes) -> bool:
+    def send(body: bytes) -> str:
         try:
             method(body, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
                 raise
-            return False
-        return True
+            return str(error.code().name)
+        return TAKEN
 
     return send
 
@@ -114,7 +116,7 @@ class Sent:
     """What a run of senders came to."""
 
     taken: int = 0
-    refused: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # in which words
     latencies_s: list[float] = field(default_factory=list)  # of the answers to what was taken
     refusals_s: list[float] = field(default_factory=list)  # of the others
     took_s: float = 0.0
@@ -125,28 +127,29 @@ class Load(NamedTuple):
 
     bodies: Sequence[bytes]
     seconds: float
-    every_s: float = 0.0  # of a connection: 0 is as fast as answers come
+    every_s: float = 0.0  # of all connections together: 0 is as fast as answers come
 
 
 def send_all(senders: Sequence[Send], load: Load) -> Sent:
     """Each sender in a thread of its own, one request after another, until the time is over."""
     sent, lock = Sent(), threading.Lock()
+    numbers = count()  # shared: whoever is free sends the next one
     began = time.monotonic()
 
-    def work(place: int, send: Send) -> None:
-        mine, due = Sent(), began + place / len(senders) * load.every_s
-        for body in cycle(load.bodies):
+    def work(send: Send) -> None:
+        mine = Sent()
+        for number in numbers:
             if load.every_s:
-                time.sleep(max(0.0, due - time.monotonic()))
-                due += load.every_s
+                time.sleep(max(0.0, began + number * load.every_s - time.monotonic()))
             asked = time.monotonic()
             if asked - began > load.seconds:
                 break
-            if send(body):
+            words = send(load.bodies[number % len(load.bodies)])
+            if words == TAKEN:
                 mine.taken += 1
                 mine.latencies_s.append(time.monotonic() - asked)
             else:
-                mine.refused += 1
+                mine.refused[words] += 1
                 mine.refusals_s.append(time.monotonic() - asked)
                 if not load.every_s:
                     time.sleep(RETRY_S)
@@ -156,7 +159,7 @@ def send_all(senders: Sequence[Send], load: Load) -> Sent:
             sent.latencies_s += mine.latencies_s
             sent.refusals_s += mine.refusals_s
 
-    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(senders)]
+    threads = [threading.Thread(target=work, args=(send,)) for send in senders]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,11 +1,12 @@
 """The servers' side of bench_collector.py: our doors before a log of our choice, our collector, and the peer."""
 
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -50,26 +51,10 @@ class NullLog:
         await trio.lowlevel.checkpoint()
 
 
-class SlowLog:
-    """Takes so many bytes a second, one batch after another, and keeps nothing. Implements interfaces.SpanLog."""
-
-    partition_count = PARTITIONS
-
-    def __init__(self, bytes_per_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._free_at_s = 0.0
-
-    async def append(self, batch: Sequence[tuple[int, Message]]) -> None:
-        size = sum(len(message.value) for _, message in batch)
-        self._free_at_s = max(self._free_at_s, trio.current_time()) + size / self._bytes_per_s
-        await trio.sleep_until(self._free_at_s)
-
-
 async def serve(protocol: str, log: str) -> None:
-    """Our doors alone; prints the port. *log* is null, sqlite, or bytes a second `/` bytes that wait."""
-    log, _, waiting_bytes = log.partition("/")
+    """Our doors alone; prints the port. *log* is null or sqlite."""
     with tempfile.TemporaryDirectory() as name, _opened(log, Path(name)) as span_log:
-        intake = Intake(span_log, waiting_bytes_max=int(waiting_bytes or WAITING_BYTES_MAX))
+        intake = Intake(span_log, waiting_bytes_max=WAITING_BYTES_MAX)
         if protocol == "grpc":
             limits = GrpcLimits(connections_max=CONNECTIONS_MAX)
             async with trio.open_nursery() as nursery:
@@ -87,9 +72,6 @@ def _opened(log: str, path: Path) -> Iterator[SpanLog]:
     if log == "null":
         yield NullLog()
         return
-    if log != "sqlite":
-        yield SlowLog(float(log))
-        return
     folder = DataFolder.open(path / "data", partition_count=PARTITIONS, durability=Durability.PROCESS)
     try:
         yield SqliteLog(folder, SqliteLedger(folder), log_bytes_max=1 << 40)
@@ -100,22 +82,73 @@ def _opened(log: str, path: Path) -> Iterator[SpanLog]:
 @contextmanager
 def doors(protocol: str, log: str) -> Iterator[Server]:
     """One of our doors in a process of its own."""
-    line = [sys.executable, "-m", "benchmarks.bench_collector", "serve", protocol, log]
+    with _own_process("serve", protocol, log) as (pid, first_line):
+        yield Server(pid, {protocol: int(first_line)}, lambda _: None)
+
+
+@contextmanager
+def _own_process(*words: str) -> Iterator[tuple[int, str]]:
+    """This program in another role until the block ends: its pid, and the first line that it printed."""
+    line = [sys.executable, "-m", "benchmarks.bench_collector", *words]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as popen:  # noqa: S603 - this file
         assert popen.stdout is not None
         try:
-            yield Server(popen.pid, {protocol: int(popen.stdout.readline())}, lambda _: None)
+            yield popen.pid, popen.stdout.readline()
         finally:
             popen.kill()
 
 
+RELAY_BYTES = 16 << 10  # carried at once; the kernel's buffers on the way are as small as it lets them be
+
+
+async def relay(port: str, target_port: str, bytes_per_s: str) -> None:
+    """Carry what comes to *port* on to *target_port*, so many bytes a second of all connections; the answers freely."""
+    free_at_s = 0.0
+
+    async def slowly(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        nonlocal free_at_s
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await source.receive_some(RELAY_BYTES):
+                free_at_s = max(free_at_s, trio.current_time()) + len(data) / float(bytes_per_s)
+                await trio.sleep_until(free_at_s)
+                await sink.send_all(data)
+        await trio.aclose_forcefully(sink)
+
+    async def freely(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                await sink.send_all(data)
+        await trio.aclose_forcefully(sink)
+
+    async def carry(client: trio.SocketStream) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", int(target_port)) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(slowly, client, server)
+            nursery.start_soon(freely, server, client)
+
+    listeners = await trio.open_tcp_listeners(int(port), host="127.0.0.1")
+    for listener in listeners:
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RELAY_BYTES)
+    print("ready", flush=True)
+    await trio.serve_listeners(carry, listeners)
+
+
 @contextmanager
-def ours(servers: Kafka, folder: Path) -> Iterator[Server]:
-    """`spanloom collector`: what it answers is in Kafka already."""
+def slow_way(servers: Kafka, bytes_per_s: float) -> Iterator[str]:
+    """Brokers to give to a client whose way to Kafka is so slow."""
+    (node,) = servers.nodes
+    with _own_process("relay", str(node.proxy_port), str(node.behind_port), str(bytes_per_s)) as (_, line):
+        assert line == "ready\n", line
+        yield f"127.0.0.1:{node.proxy_port}"
+
+
+@contextmanager
+def ours(servers: Kafka, folder: Path, *, brokers: str = "", **settings: str) -> Iterator[Server]:
+    """`spanloom collector`: what it answers is in Kafka already. *brokers* are how it gets there, if not directly."""
     cluster = Cluster(servers.brokers, folder, partitions=PARTITIONS)
     cluster.create_topics()
-    most = str(CONNECTIONS_MAX)
-    with cluster.member("collector", http__connections_max=most, grpc__connections_max=most) as member:
+    most = {"http__connections_max": str(CONNECTIONS_MAX), "grpc__connections_max": str(CONNECTIONS_MAX)}
+    cluster.brokers = brokers or servers.brokers
+    with cluster.member("collector", **most, **settings) as member:
         ports = {"http": int(member.intake.rpartition(":")[2]), "grpc": int(member.grpc.rpartition(":")[2])}
         yield Server(member.popen.pid, ports, lambda _: None)
         assert member.terminate() == 0

@@ -264,7 +264,7 @@ static int apply(run *made, const sl_record *record, size_t index) {
     sl_examined *examined = a->record = &a->examined[index & (SL_AHEAD - 1)];
     bool assembles = made->step == STEP_ASSEMBLE;
     uint64_t line = 0;
-    if (assembles && sl_begin_line(a, record->offset, examined_spans, &line)) return SL_NO_MEMORY;
+    if (assembles && sl_begin_line(a, record->offset, examined->scan.spans.count, &line)) return SL_NO_MEMORY;
     if (examined->status || sl_place(a, record, &examined->fault)) return SL_MALFORMED;
     for (size_t i = 0; i < examined->scan.spans.count; i++) {
         sl_trace *trace = &examined->traces.list.items[examined->scan.spans.items[i].trace];

@@ -5,6 +5,7 @@
 #ifndef SPANLOOM_MEMORY_H
 #define SPANLOOM_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -13,16 +13,19 @@ from spanloom.core.partitioning import PartitionHashes
 
 if TYPE_CHECKING:
     from spanloom._native.fetch import Taker
+    from spanloom._native.produce import Pending, Sender
 
 __all__ = [
     "KERNEL",
     "Assembler",
     "Fetch",
+    "Produce",
     "ScannedSpan",
     "Split",
     "Summary",
     "fetch",
     "hashes",
+    "produce",
     "scan",
     "split_by_trace",
     "stamp",
@@ -40,14 +43,24 @@ class Fetch(Protocol):
         """What C sees in a message: error, partition, payload, key, offset."""
 
 
+class Produce(Protocol):
+    """Records straight into librdkafka's producer; only native code can."""
+
+    FUNCTIONS: tuple[str, ...]
+    Pending: "type[Pending]"
+    Sender: "type[Sender]"
+
+
 KERNEL = "pure"
 hashes: PartitionHashes = pure_hashes
 fetch: Fetch | None = None
+produce: Produce | None = None
 if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom._native.kernel"):
     from spanloom._native import fetch as native_fetch
     from spanloom._native import hashes as native_hashes
     from spanloom._native import kernel as native
     from spanloom._native import otlp as native_otlp
+    from spanloom._native import produce as native_produce
 
     KERNEL = "native"
     hashes = native_hashes
@@ -57,3 +70,4 @@ if os.environ.get("SPANLOOM_PURE") != "1" and importlib.util.find_spec("spanloom
     split_by_trace = native.split_by_trace
     stamp = native.stamp
     summarise = native_otlp.summarise
+    produce = native_produce

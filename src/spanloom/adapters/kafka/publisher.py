@@ -6,21 +6,20 @@ a time-out, because a producer whose broker came back may never send again (seen
 the only broker: connected, and for eight minutes every record timed out, while a new producer sent at once).
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
-import confluent_kafka
 import structlog
 import trio
 
-from spanloom.errors import ConfigError, Unavailable
+from spanloom.adapters.kafka.delivery import Delivery, Outgoing, Pump
+from spanloom.adapters.kafka.native_pump import NativePump
+from spanloom.adapters.kafka.portable_pump import PortablePump
+from spanloom.adapters.kafka.selftest import is_native_producer_sound
+from spanloom.errors import Unavailable
 from spanloom.model import Message
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-POLL_S = 0.1  # how soon the thread notices that it is to end
-PURGED_S = 5.0  # the last reports of one that ends: they are there already
-TIMED_OUT = confluent_kafka.KafkaError._MSG_TIMED_OUT  # noqa: SLF001 - its only name
 FULL_S = 0.01  # how soon a full queue is tried again
 ANY_PARTITION = -1  # the key says which: murmur2, as Java's clients have it
 
@@ -36,7 +35,10 @@ SETTINGS = {
     "log_level": "0",  # what goes wrong is raised, and logged once by who waits
 }
 
-Report = Callable[[confluent_kafka.KafkaError | None, confluent_kafka.Message], None]
+
+def new_pump(settings: Mapping[str, str]) -> Pump:
+    """Through native code where that can do. Raises ConfigError for a setting that librdkafka refuses."""
+    return NativePump(settings) if is_native_producer_sound() else PortablePump(settings)
 
 
 class Publisher:
@@ -49,12 +51,14 @@ class Publisher:
         *,
         linger_ms: int,
         stamp: Callable[[], int] | None = None,  # ms; else the record gets the time of its append
+        make_pump: Callable[[Mapping[str, str]], Pump] = new_pump,
     ) -> None:
         """Connects by and by. Raises ConfigError for a setting that librdkafka refuses."""
         self._settings = {**SETTINGS, "linger.ms": str(linger_ms), **settings}
         self._unavailable = unavailable
         self._stamp = stamp
-        self._pump = _Pump(self._settings)
+        self._make_pump = make_pump
+        self._pump = make_pump(self._settings)
 
     async def publish(self, batch: Sequence[tuple[str, int, Message]]) -> None:
         """Append each message to its topic and partition; durable when it returns. Raises Unavailable's kind."""
@@ -62,94 +66,37 @@ class Publisher:
         if not batch:
             return
         pump = self._living_pump()
-        now_ms = self._stamp() if self._stamp else 0
-        delivery = _Delivery(len(batch), trio.lowlevel.current_trio_token())
-        report = delivery.report  # bound once
-        for record in batch:
-            # librdkafka tells nobody that there is room again
-            while not self._enqueued(pump, record, report, now_ms):  # noqa: ASYNC110
-                await trio.sleep(FULL_S)
+        delivery = Delivery(len(batch), trio.lowlevel.current_trio_token(), self._stamp() if self._stamp else 0)
+        try:
+            await self._send(pump, list(batch), delivery)
+        finally:
+            delivery.give_up()
         await delivery.done.wait()
-        if delivery.error is not None:
-            pump.is_broken |= bool(delivery.error.fatal()) or delivery.error.code() == TIMED_OUT
-            raise self._unavailable(delivery.error.str())
+        if delivery.failure is not None:
+            pump.is_broken |= delivery.failure.ends_producer
+            raise self._unavailable(delivery.failure.text)
 
     def close(self) -> None:
         """Stop; what was not acknowledged may be appended or not. Blocks a moment. May be called again."""
         self._pump.stop()
 
-    def _enqueued(self, pump: "_Pump", record: tuple[str, int, Message], report: Report, timestamp_ms: int) -> bool:
-        topic, partition, (key, value, headers) = record
-        if pump.is_retired:
-            raise self._unavailable("the producer was given up for a new one")
-        try:
-            pump.producer.produce(
-                topic, value, key, partition, on_delivery=report, timestamp=timestamp_ms, headers=list(headers)
-            )
-        except BufferError:
-            return False
-        except confluent_kafka.KafkaException as exc:
-            pump.is_broken |= bool(exc.args[0].fatal())
-            raise self._unavailable(exc.args[0].str()) from exc
-        return True
+    async def _send(self, pump: Pump, batch: list[Outgoing], delivery: Delivery) -> None:
+        """Into the producer's queue, as soon as there is room."""
+        while True:
+            if pump.is_retired:
+                raise self._unavailable("the producer was given up for a new one")
+            taken, failure = pump.send(batch, delivery)
+            if failure is not None:
+                pump.is_broken |= failure.ends_producer
+                raise self._unavailable(failure.text)
+            if taken == len(batch):
+                return
+            del batch[:taken]
+            await trio.sleep(FULL_S)  # librdkafka tells nobody that there is room again
 
-    def _living_pump(self) -> "_Pump":
+    def _living_pump(self) -> Pump:
         if self._pump.is_broken:
             log.warning("producer ended, making a new one")
             self._pump.retire()
-            self._pump = _Pump(self._settings)
+            self._pump = self._make_pump(self._settings)
         return self._pump
-
-
-class _Pump:
-    """A producer and the thread that takes its delivery reports."""
-
-    def __init__(self, settings: Mapping[str, str]) -> None:
-        try:
-            self.producer = confluent_kafka.Producer(dict(settings))
-        except confluent_kafka.KafkaException as exc:
-            raise ConfigError(f"kafka: {exc.args[0].str()}") from exc
-        self.is_broken = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka-delivery", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.producer.poll(POLL_S)
-        self.producer.purge()  # whoever still waits for a report gets one: it was not delivered
-        self.producer.flush(PURGED_S)
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether it ends: what is produced now may never be reported on."""
-        return self._stopping.is_set()
-
-    def retire(self) -> None:
-        """End by and by; nothing may be produced with it any more."""
-        self._stopping.set()
-
-    def stop(self) -> None:
-        """End. Blocks a moment."""
-        self.retire()
-        self._thread.join()
-
-
-class _Delivery:
-    """Counts the reports of one call; the thread's, until `done`."""
-
-    def __init__(self, count: int, token: trio.lowlevel.TrioToken) -> None:
-        self.done = trio.Event()
-        self.error: confluent_kafka.KafkaError | None = None
-        self._left = count
-        self._token = token
-
-    def report(self, error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
-        """One record's fate is known."""
-        self.error = self.error or error
-        self._left -= 1
-        if self._left == 0:
-            try:
-                self._token.run_sync_soon(self.done.set)
-            except trio.RunFinishedError:
-                return

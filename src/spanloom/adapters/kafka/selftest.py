@@ -8,6 +8,8 @@ import ctypes
 from functools import cache
 from typing import TYPE_CHECKING
 
+import structlog
+
 from spanloom.adapters.kafka.librdkafka import (
     CONF_OK,
     ERR_PURGED,
@@ -19,14 +21,19 @@ from spanloom.adapters.kafka.librdkafka import (
     TYPE_PRODUCER,
     addresses_of,
     library,
+    new_handle,
 )
 from spanloom.core import kernel
 from spanloom.errors import ConfigError
+from spanloom.model import Message
 
 if TYPE_CHECKING:
     from spanloom._native.fetch import Taker
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 ANSWER_MS = 5_000
+TIMESTAMP_MS = 1_790_000_000_000  # some time or other
 PARTITION, PAYLOAD, KEY = 7, b"a payload\x00with a zero", b"a key"
 EXPECTED = (ERR_PURGED, PARTITION, PAYLOAD, KEY, OFFSET_INVALID)
 
@@ -40,6 +47,31 @@ def native_taker() -> "Taker":
     if found != EXPECTED:
         raise ConfigError(f"librdkafka {library().rd_kafka_version():#x}: expected a message {EXPECTED}, found {found}")
     return kernel.fetch.Taker(*addresses_of(kernel.fetch.FUNCTIONS))
+
+
+@cache
+def is_native_producer_sound() -> bool:
+    """Whether native code may send: a record it sends and one that is purged end a count as they should."""
+    if kernel.produce is None:
+        return False
+    lib = library()
+    producer = new_handle(TYPE_PRODUCER, {"log_level": "0"}, events=EVENT_DELIVERY)
+    topic, queue = lib.rd_kafka_topic_new(producer, b"self-test", None), lib.rd_kafka_queue_get_main(producer)
+    try:
+        sender = kernel.produce.Sender(producer, queue, *addresses_of(kernel.produce.FUNCTIONS))
+        pending = kernel.produce.Pending("a call", 2, TIMESTAMP_MS)
+        record = ("self-test", PARTITION, Message(KEY, PAYLOAD, (("a header", b"\x00"),)))
+        sent = sender.send([record, record], {"self-test": topic}, pending)
+        lib.rd_kafka_purge(producer, PURGE_QUEUED)
+        heard = sender.settle(ANSWER_MS)
+    finally:
+        lib.rd_kafka_queue_destroy(queue)
+        lib.rd_kafka_topic_destroy(topic)
+        lib.rd_kafka_destroy_flags(producer, 0)
+    if (sent, heard) == ((2, 0), [("a call", ERR_PURGED)]):
+        return True
+    log.warning("sending through the portable producer, which costs several times the CPU", sent=sent, heard=heard)
+    return False
 
 
 def _sent_and_purged(fetch: kernel.Fetch) -> tuple[int, int, bytes, bytes, int] | None:
