@@ -8,8 +8,8 @@
 
 #include "memory.h"
 
-#define SL_BLOCK_STEP 32 /* sizes, with what malloc adds, are rounded up to this */
-#define SL_BLOCK_CLASSES 128
+#define SL_BLOCK_STEP 16 /* sizes, with what malloc adds, are rounded up to this */
+#define SL_BLOCK_CLASSES 256
 #define SL_MALLOC_BYTES 8
 #define SL_BLOCK_BYTES_MAX (SL_BLOCK_STEP * SL_BLOCK_CLASSES - SL_MALLOC_BYTES)
 #define SL_BLOCKS_IDLE_BYTES ((size_t)256 << 10) /* may always lie idle: one record's work frees and takes far less */

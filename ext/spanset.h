@@ -15,7 +15,8 @@
 #define SL_INDEXED_FROM 24
 #define SL_SPANSET_NEAR 4 /* rows that a new set has room for */
 
-typedef struct {
+/* Packed: of what an undecided span takes beside its bytes, a row is the most. */
+typedef struct __attribute__((packed)) {
     uint64_t span_id, parent; /* big-endian numbers; parent 0: a root */
     uint64_t content;
     uint8_t kind;
