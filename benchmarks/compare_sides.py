@@ -53,6 +53,7 @@ class Task:
     store: str = "none"
     keeps_all: bool = False
     kept_topic: str = ""  # where the collector writes what it keeps
+    consumer: str = "auto"  # ours: `kafka.consumer`
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _settings(task: Task, name: str, topics: dict[str, str], folder: Path) -> di
     policies.write_text(json.dumps(our_policies(task.slow_ms, keeps_all=task.keeps_all)[0]))
     settings = {f"kafka.{key}": topic for key, topic in topics.items()}
     settings |= {"kafka.brokers": task.brokers, "kafka.group": f"{name}-group", "kafka.spans": task.topic}
+    settings |= {"kafka.consumer": task.consumer}
     settings |= dict.fromkeys(("http.port", "http.query_port", "http.zipkin_port", "grpc.port"), "0")
     settings |= {"data.folder": str(folder / "data"), "sampling.policies": str(policies), "log.format": "json"}
     settings |= {"assembly.quiet_s": str(task.wait_s), "assembly.undecided_bytes_max": str(4 << 30)}
