@@ -1,6 +1,7 @@
 """`spanloom run` as a process: what goes in through its ports is assembled, kept or dropped, and accounted for."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,18 @@ def test_a_stopped_node_drains_and_the_next_start_takes_up_its_open_traces(tmp_p
     with running(tmp_path / "data", slow, keep_all) as node:
         trace = eventually(lambda: _kept(node, Sp(1, 1).trace_id.hex()), within_s=15)
         assert len(_spans(trace)) == 2
+
+
+def test_a_signal_at_the_moment_of_ready_ends_a_node_in_order(tmp_path: Path) -> None:
+    """SIGTERM the instant that `ready` is said: it drains and exits 0."""
+    with subprocess.Popen(command(tmp_path / "data"), stderr=subprocess.PIPE, text=True) as popen:
+        assert popen.stderr is not None
+        while '"ready"' not in popen.stderr.readline():
+            assert popen.poll() is None
+        popen.send_signal(signal.SIGTERM)
+        said = popen.stderr.read()
+    assert popen.returncode == 0
+    assert '"drained"' in said
 
 
 def refusal(line: list[str]) -> tuple[int, str]:

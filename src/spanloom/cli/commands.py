@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from spanloom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spanloom.app import Node, Role
+    from spanloom.app import Role
     from spanloom.config import Config
     from spanloom.load.run import Sender
 
@@ -118,27 +118,29 @@ def _rarely_collect_garbage() -> None:
 
 
 async def _serve(config: "Config", roles: "frozenset[Role]") -> None:
-    """Run a node until SIGTERM or SIGINT."""
-    import trio
-
-    from spanloom.app import Node, run_node
-
-    async with trio.open_nursery() as nursery:
-        node: Node = await nursery.start(run_node, config, roles)
-        _rarely_collect_garbage()
-        nursery.start_soon(_stop_on_signal, node)
-        await node.stopped.wait()
-        nursery.cancel_scope.cancel()
-
-
-async def _stop_on_signal(node: "Node") -> None:
+    """Run a node until SIGTERM or SIGINT; one that comes before it is ready ends it at once."""
     import signal
 
     import trio
 
+    from spanloom.app import Node, run_node
+
+    ready: list[Node] = []
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            node.stop()
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    if ready:
+                        ready[0].stop()
+                    else:
+                        nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_on_signal)
+            ready.append(await nursery.start(run_node, config, roles))
+            _rarely_collect_garbage()
+            await ready[0].stopped.wait()
+            nursery.cancel_scope.cancel()
 
 
 def _set_up_log(config: "Config") -> None:
