@@ -91,6 +91,14 @@ METRICS = {
         ),
         Metric("spanloom_store_writes_total", Kind.COUNTER, "documents", "Documents the store made durable"),
         Metric("spanloom_store_rejected_total", Kind.COUNTER, "documents", "Documents the store will never accept"),
+        Metric(
+            "spanloom_cache_lookups_total",
+            Kind.COUNTER,
+            "lookups",
+            "What the cache was asked for: trace (by the query service), sampled (in mode head, by the intake); hit, "
+            "miss (or not what was asked for), failure (the cache is away)",
+            ("cache", "result"),
+        ),
         # The intake's own: accepted = produced + dropped_head + dropped_shed + refused + waiting.
         Metric("spanloom_intake_spans_accepted_total", Kind.COUNTER, "spans", "Spans sent to us that could be read"),
         Metric(

@@ -5,6 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 
 class Certificate(NamedTuple):
@@ -22,3 +28,22 @@ def certificate(folder: Path) -> Certificate:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return Certificate(context, file)
+
+
+class PemFiles(NamedTuple):
+    """The same for a server that reads files of its own."""
+
+    server: Path  # the key, in PKCS#8 as Java wants it, then the certificate
+    authority: Path
+
+
+def pem_files(folder: Path) -> PemFiles:
+    """A new certificate and authority; both files lie in *folder*."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+    pkcs8 = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    files = PemFiles(folder / "server.pem", folder / "authority.pem")
+    files.server.write_bytes(pkcs8 + b"".join(chain.bytes() for chain in issued.cert_chain_pems))
+    authority.cert_pem.write_to_path(files.authority)
+    return files

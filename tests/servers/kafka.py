@@ -24,8 +24,11 @@ ARTIFACTS = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1
 READY = "Kafka Server started"
 START_S = 60  # about 3 s on an idle machine
 HEAP = "-Xmx512m"
-USER, PASSWORD = "spanloom", "hunter2"  # on the second listener
+USER, PASSWORD = "spanloom", "hunter2"  # on the listeners that ask for them
 _JAAS = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+_SCRAM_JAAS = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+_SCRAM = "SCRAM-SHA-512"
+_SCRAM_USER = f"{_SCRAM}=[name={USER},password={PASSWORD}]"
 CLUSTER_ID = "c3Bhbmxvb20tdGVzdHMtMQ"
 
 
@@ -40,6 +43,7 @@ class Node:
     behind_port: int  # the same broker, for those who come through a proxy at `proxy_port`: it says that it is there
     proxy_port: int
     process: "subprocess.Popen[bytes] | None" = None
+    secure_port: int = 0  # the same broker, for those who name themselves and speak TLS; 0: it has no certificate
 
     @property
     def log(self) -> str:
@@ -89,10 +93,15 @@ class Kafka:
 
 
 @contextmanager
-def kafka(folder: Path, *, nodes: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Kafka]:
-    """A cluster of that many nodes until the block ends; *settings* go into server.properties."""
-    ports = iter(free_ports(5 * nodes))
-    brokers, controllers, sasl, behind, proxies = (list(islice(ports, nodes)) for _ in range(5))
+def kafka(
+    folder: Path, *, nodes: int = 1, settings: Mapping[str, str] | None = None, keystore: Path | None = None
+) -> Iterator[Kafka]:
+    """A cluster of that many nodes until the block ends; *settings* go into server.properties.
+
+    With a *keystore*, key and certificate in PEM, each has a SASL_SSL listener too, for PLAIN and SCRAM-SHA-512.
+    """
+    ports = iter(free_ports(6 * nodes))
+    brokers, controllers, sasl, behind, proxies, secure = (list(islice(ports, nodes)) for _ in range(6))
     cluster = Kafka()
     with contextlib.ExitStack() as stop:
         for number in range(nodes):
@@ -103,9 +112,11 @@ def kafka(folder: Path, *, nodes: int = 1, settings: Mapping[str, str] | None = 
                 sasl[number],
                 behind_port=behind[number],
                 proxy_port=proxies[number],
+                secure_port=secure[number] if keystore else 0,
             )
             node.folder.mkdir(parents=True)
-            properties = _properties(node, controllers, settings or {})
+            security = _security(keystore) if keystore else {}
+            properties = _properties(node, controllers, {**security, **(settings or {})})
             (node.folder / "server.properties").write_text(properties)
             _format(node, controllers)
             cluster.nodes.append(node)
@@ -128,8 +139,11 @@ def running() -> Kafka:
 def _properties(node: Node, controllers: list[int], settings: Mapping[str, str]) -> str:
     replicas = min(3, len(controllers))
     listener = f"PLAINTEXT://127.0.0.1:{node.port},SASL_PLAINTEXT://127.0.0.1:{node.sasl_port}"
+    if node.secure_port:
+        listener += f",SASL_SSL://127.0.0.1:{node.secure_port}"
     controller = f"CONTROLLER://127.0.0.1:{controllers[node.number - 1]}"
-    protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", "BEHIND": "PLAINTEXT", "SASL_PLAINTEXT": ""}
+    protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", "BEHIND": "PLAINTEXT"}
+    protocols |= {"SASL_PLAINTEXT": "", "SASL_SSL": ""}  # each its own
     own = {
         "process.roles": "broker,controller",
         "node.id": str(node.number),
@@ -154,10 +168,23 @@ def _properties(node: Node, controllers: list[int], settings: Mapping[str, str])
     return "".join(f"{key}={value}\n" for key, value in {**own, **settings}.items())
 
 
+def _security(keystore: Path) -> dict[str, str]:
+    listener = "listener.name.sasl_ssl"
+    return {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keystore),
+        f"{listener}.sasl.enabled.mechanisms": f"PLAIN,{_SCRAM}",
+        f"{listener}.plain.sasl.jaas.config": _JAAS,
+        f"{listener}.{_SCRAM.lower()}.sasl.jaas.config": _SCRAM_JAAS,
+    }
+
+
 def _format(node: Node, controllers: list[int]) -> None:
     quorum = ["--standalone"] if len(controllers) == 1 else ["--initial-controllers", _voters(controllers)]
     properties = str(node.folder / "server.properties")
     line = [*_java(), "-cp", _classpath(), "kafka.tools.StorageTool", "format", *quorum]
+    if node.secure_port:
+        line += ["--add-scram", _SCRAM_USER]
     ran = subprocess.run([*line, "-t", CLUSTER_ID, "-c", properties], capture_output=True, text=True, timeout=START_S)
     assert ran.returncode == 0, f"Kafka's storage cannot be formatted:\n{ran.stdout}{ran.stderr}"
 

@@ -26,6 +26,7 @@ from spanloom.adapters.machine import memory_limit_bytes
 from spanloom.adapters.trial import survives
 from spanloom.config import Config
 from spanloom.core.assembly import Limits
+from spanloom.core.cache_lookups import CacheLookups
 from spanloom.core.http_routes import Router
 from spanloom.core.restart import RestartBudget
 from spanloom.core.sampling.head import HeadSampler, SamplingMode
@@ -40,6 +41,7 @@ from spanloom.query.v1 import query_routes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+CACHES = ("trace", "sampled")  # by what their keys begin with
 INTAKE_SERVERS = frozenset({"intake", "grpc", "zipkin"})  # stopped first
 
 
@@ -101,6 +103,7 @@ class Node:
     orders: Orders
     intake: Intake
     budgets: tuple[RestartBudget, ...]  # of the root, the partitions, the doors
+    lookups: Mapping[str, CacheLookups]  # by cache
     ports: dict[str, int] = field(default_factory=dict)  # `intake`, `grpc`, `zipkin`, `query`: where they listen
     counters: HttpCounters = field(default_factory=HttpCounters)
     grpc_counters: GrpcCounters = field(default_factory=GrpcCounters)
@@ -166,9 +169,10 @@ def make_world(
 def make_node(config: Config, board: Board, world: World, orders: Orders) -> Node:
     """A node that nothing runs in yet."""
     sampling = config.sampling
+    lookups = {cache: CacheLookups() for cache in CACHES}
     head = Head(HeadSampler(1.0))  # discards nothing but what overload sheds, if it may
     if sampling.mode == SamplingMode.HEAD:
-        decisions = HeadDecisions(world.cache, random=world.random)
+        decisions = HeadDecisions(world.cache, random=world.random, lookups=lookups["sampled"])
         head = Head(HeadSampler(sampling.head_probability), decisions)
     intake = Intake(
         world.log,
@@ -179,13 +183,14 @@ def make_node(config: Config, board: Board, world: World, orders: Orders) -> Nod
     )
     supervision = config.supervision
     budgets = tuple(RestartBudget(supervision.restarts_max, supervision.period_s) for _ in range(3))
-    return Node(config, board, orders, intake, budgets)
+    return Node(config, board, orders, intake, budgets, lookups)
 
 
 def query_server(node: Node, world: World) -> ChildSpec:
     """The HTTP server that answers: traces, health, metrics, web page."""
     health = health_routes(unready=node.unready, metrics=node.metrics)
-    reader = TraceReader(world.store, world.cache, node.board, random=random.random)
+    lookups = node.lookups["trace"]
+    reader = TraceReader(world.store, world.cache, node.board, random=random.random, lookups=lookups)
     decisions = DecisionReader(
         world.ledger,
         world.source,
@@ -272,6 +277,9 @@ def _samples(node: Node) -> Iterator[Sample]:
         yield Sample("spanloom_sampling_rate", p.rate, label)
     yield Sample("spanloom_store_writes_total", sum(p.documents_stored for p in statistics.partitions))
     yield Sample("spanloom_store_rejected_total", sum(p.documents_rejected for p in statistics.partitions))
+    for cache, lookups in node.lookups.items():
+        for result, count in (("hit", lookups.hits), ("miss", lookups.misses), ("failure", lookups.failures)):
+            yield Sample("spanloom_cache_lookups_total", count, {"cache": cache, "result": result})
     for child, count in statistics.restarts.items():
         yield Sample("spanloom_actor_restarts_total", count, {"child": child})
     yield from _intake_samples(statistics.intake)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from spanloom.core.cache_lookups import CacheLookups
 from spanloom.core.codec.json_text import JsonValue
 from spanloom.core.query import KEPT, assemble, trace_json
 from spanloom.errors import CacheUnavailable
@@ -46,12 +47,21 @@ class _Flight:
 class TraceReader:
     """Traces as JSON. At most one read of a trace is under way at a time."""
 
-    def __init__(self, store: TraceStore, cache: Cache, standings: Standings, *, random: Callable[[], float]) -> None:
-        """`random` gives numbers from 0 to 1 for the jitter."""
+    def __init__(
+        self,
+        store: TraceStore,
+        cache: Cache,
+        standings: Standings,
+        *,
+        random: Callable[[], float],
+        lookups: CacheLookups | None = None,
+    ) -> None:
+        """`random` gives numbers from 0 to 1 for the jitter; *lookups* are counted up."""
         self._store = store
         self._cache = cache
         self._standings = standings
         self._random = random
+        self._lookups = lookups or CacheLookups()
         self._flights: dict[bytes, _Flight] = {}
 
     async def read(self, trace_id: bytes) -> bytes | None:
@@ -90,8 +100,13 @@ class TraceReader:
         try:
             cached = await self._cache.get(key)
         except CacheUnavailable:
+            self._lookups.failures += 1
             return None
-        return cached if cached is not None and _answers(cached, trace_id) else None
+        if cached is None or not _answers(cached, trace_id):
+            self._lookups.misses += 1
+            return None
+        self._lookups.hits += 1
+        return cached
 
     async def _remember(self, key: str, answer: bytes) -> None:
         ttl_s = CACHE_TTL_S * (1 + TTL_JITTER * (2 * self._random() - 1))

@@ -24,6 +24,8 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 MIB = 1 << 20
 FOREVER = -1  # of a retention
+# What librdkafka says of nowhere but in its log: a listener that speaks TLS, or wants a name, closes on who does not.
+CUT_OFF = " (brokers close our connections: is `security.protocol` in kafka.client_file what they speak there?)"
 STUCK_MS = 60_000  # a process that alive does not look at the group for this long is thrown out
 REPLICAS_SAFE = 3  # from here on two must have a record before it is acknowledged
 
@@ -76,13 +78,20 @@ class Topics:
     """Asks and tells a cluster about topics."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        """Connects by and by. Raises ConfigError for a property that librdkafka refuses."""
         self._settings = settings
         self._trouble = ""  # what a connection said first, which a time-out does not say
         client: dict[str, object] = {**settings.connection(), "log_level": "0", "error_cb": self._note}
-        self._admin = AdminClient(client)  # type: ignore[arg-type] # its stubs know no callbacks
+        try:
+            self._admin = AdminClient(client)  # type: ignore[arg-type] # its stubs know no callbacks
+        except KafkaException as exc:
+            raise ConfigError(f"kafka: {exc.args[0].str()}") from exc
 
     def _note(self, error: KafkaError) -> None:
-        self._trouble = self._trouble or f" ({error.str()})"
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its only name
+            self._trouble = self._trouble or CUT_OFF  # who does not answer at all was said before
+        elif self._trouble in ("", CUT_OFF):
+            self._trouble = f" ({error.str()})"
 
     def _unavailable(self, text: str) -> SourceUnavailable:
         self._admin.poll(0)
