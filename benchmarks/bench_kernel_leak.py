@@ -7,7 +7,6 @@ The records are those of bench_kernel.py, every trace under an id of its own, a 
 are the resident memory of the process and what malloc has given out (glibc), after each million.
 """
 
-import ctypes
 import sys
 from pathlib import Path
 from random import Random
@@ -18,31 +17,12 @@ from spanloom._native import kernel as native
 from spanloom.core.assembly import Limits
 from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
+from tests.core.memory import heap_bytes
 
 MILLION = 1_000_000
 TEMPLATES = 1000
 TRACES_A_TURN = 125  # their 500 records are one feed
 MIB = 1 << 20
-
-
-class HeapCounts(ctypes.Structure):
-    """glibc's struct mallinfo2: of its ten counts those that are read are named."""
-
-    _fields_ = (
-        ("before", ctypes.c_size_t * 4),
-        ("hblkhd", ctypes.c_size_t),
-        ("between", ctypes.c_size_t * 2),
-        ("uordblks", ctypes.c_size_t),
-        ("after", ctypes.c_size_t * 2),
-    )
-
-
-def heap_mib() -> float:
-    """What malloc has given out."""
-    mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = HeapCounts
-    counts = mallinfo2()
-    return float(counts.uordblks + counts.hblkhd) / MIB
 
 
 def rss_mib() -> float:
@@ -79,7 +59,7 @@ def main(arguments: list[str]) -> None:
             told = spans // MILLION
             seen = one.statistics()
             sys.stdout.write(
-                f"{told:3} M spans  RSS {rss_mib():6.1f} MiB  heap {heap_mib():6.1f} MiB  "
+                f"{told:3} M spans  RSS {rss_mib():6.1f} MiB  heap {heap_bytes() / MIB:6.1f} MiB  "
                 f"{seen.open_traces} open, {seen.remembered} remembered, {seen.tally.stored} spans stored\n"
             )
             sys.stdout.flush()
