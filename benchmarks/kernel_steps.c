@@ -255,7 +255,7 @@ static void let_go(sl_assembler *a) {
     sl_open_remove(a, oldest);
     sl_resolve(a, oldest, SL_NOT_SAMPLED);
     sl_gathering_strip(oldest, &a->blocks);
-    sl_gathering_end(oldest, NULL);
+    sl_gathering_end(oldest, &a->blocks);
 }
 
 /* The twin of sl_feed, without time and verdicts. */
@@ -293,6 +293,7 @@ static int apply_batch(run *made, const sl_record *records, size_t count) {
         int status = apply(made, &records[i - 3], i - 3);
         if (status) return status;
     }
+    sl_blocks_allow(&a->blocks, 0);
     return SL_OK;
 }
 
@@ -305,7 +306,7 @@ static void confirm_all(sl_assembler *a) {
         uint8_t *bytes = malloc(kept->chunk_bytes + 1);
         sl_gathering_write(kept, bytes);
         free(bytes);
-        sl_give_chunks(kept, NULL);
+        sl_give_chunks(kept, &a->blocks);
         a->storing_bytes -= kept->span_bytes;
         sl_resolve(a, kept, SL_STORED);
         sl_gathering_end(kept, NULL);
