@@ -275,37 +275,6 @@ static inline int sl_take_due(sl_assembler *a) {
     return status;
 }
 
-/* It is about to be decided: what that will look at beside the trace itself. */
-static inline void sl_prefetch_decision(const sl_assembler *a, const sl_gathering *gathering) {
-    uint64_t hash = gathering->keyed.hash;
-    sl_prefetch(&a->open.slots[hash & (a->open.capacity - 1)], 1);
-    sl_prefetch_pieces(gathering);
-    if (gathering->older) sl_prefetch(&gathering->older->younger, 1);
-    if (gathering->younger) sl_prefetch(&gathering->younger->older, 1);
-    if (a->memory.dropped.page_count) sl_prefetch(a->memory.dropped.pages[sl_page_of(&a->memory.dropped, hash)], 1);
-}
-
-/*
- * Traces are decided a few at a time, each time that stream time moves on: too few to ask for the memory of one while
- * another is decided. So the next ones are asked for while records are applied, in three steps, one a record.
- */
-static inline void sl_step_due(const sl_assembler *a, size_t step) {
-    const sl_timer_list *near = &a->timers.near;
-    for (size_t i = 0; i < near->count && i < SL_TIMERS_AHEAD; i++) {
-        const sl_gathering *gathering = near->items[i].gathering;
-        if (step % 4 == 0) {
-            sl_prefetch(gathering, sizeof *gathering);
-        } else if (gathering->is_open && step % 4 == 1) {
-            sl_prefetch(gathering->set, sizeof(sl_spanset) + gathering->row_count * sizeof(sl_row));
-            if (a->memory.dropped.page_count) {
-                sl_prefetch(&a->memory.dropped.pages[sl_page_of(&a->memory.dropped, gathering->keyed.hash)], 1);
-            }
-        } else if (gathering->is_open && step % 4 == 2) {
-            sl_prefetch_decision(a, gathering);
-        }
-    }
-}
-
 /* Decide every trace due at stream time, in order of deadline, then of creation. */
 static inline int sl_expire(sl_assembler *a) {
     size_t count = 0;
@@ -323,6 +292,7 @@ static inline int sl_expire(sl_assembler *a) {
     if (count > 1) qsort(a->due.items, count, sizeof *a->due.items, sl_compare_due);
     for (size_t i = 0; i < count; i++) {
         const sl_due *due = &a->due.items[i];
+        if (i + 1 < count) sl_prefetch_pieces(a->due.items[i + 1].gathering);
         if (sl_decide(a, due->gathering, due->trigger, due->deadline_ns)) return SL_NO_MEMORY;
     }
     sl_dues_reset(&a->due, SL_SCRATCH_BYTES_MAX);

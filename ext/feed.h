@@ -150,7 +150,6 @@ static inline int sl_feed_batch(sl_assembler *a, const sl_record *records, size_
         if (i < wanted) sl_step_scan(a, &records[i], &a->examined[i & (SL_AHEAD - 1)]);
         if (i >= 1 && i - 1 < wanted) sl_step_slots(a, &a->examined[(i - 1) & (SL_AHEAD - 1)]);
         if (i >= 2 && i - 2 < wanted) sl_step_rows(a, &a->examined[(i - 2) & (SL_AHEAD - 1)]);
-        sl_step_due(a, i);
         if (i < 3) continue;
         *count = i - 3;
         int status = sl_feed(a, &records[i - 3], i - 3);

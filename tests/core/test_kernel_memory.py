@@ -1,7 +1,10 @@
 """The native kernel gives back what it takes, and refuses what it cannot take."""
 
+import subprocess
+import sys
 from functools import partial
 from itertools import count
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,9 +14,10 @@ from spanloom.core.sampling.written import parse_policies
 from spanloom.model import Record
 from tests.core.kernel_pair import POLICIES, T0_MS, Kernel
 from tests.core.kernels import BOTH, assembler_class
-from tests.core.memory import TELLS_HEAP, heap_bytes, resident_bytes
+from tests.core.memory import TELLS_HEAP, UNDER_ASAN, heap_bytes, resident_bytes
 from tests.core.otlp_bytes import Universe, Writer
 
+ROOT = Path(__file__).parents[2]
 UNIVERSE = Universe(traces=1 << 40, spans=6, plain=True)
 LIMITS = Limits(remember_ns=60_000_000_000)
 REMEMBERED_BYTES_MAX = 24  # a dropped trace that is not forgotten (design, section 9)
@@ -83,6 +87,48 @@ def test_a_remembered_drop_costs_at_most_24_bytes(per_ms: int, remember_s: int) 
     (whole, remembered), (rest, forgotten) = feed(remember_s * 1_000_000_000), feed(1_000_000)
     assert remembered > 990 * remember_s * per_ms
     assert (whole - rest) / (remembered - forgotten) <= REMEMBERED_BYTES_MAX
+
+
+def drop(kernel: Kernel, numbers: range, at_ms: int) -> None:
+    """A span each of so many traces, all dropped."""
+    settle(kernel, kernel.feed([Record(n, at_ms, None, one_span(n)) for n in numbers]))
+    settle(kernel, kernel.advance(at_ms * 1_000_000 + LIMITS.quiet_ns))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_what_is_forgotten_does_not_come_back_after_two_to_the_32_ms(name: str) -> None:
+    """A drop remembers its time by 32 bits of ms; 49.7 days on, those of the same bits are not taken for it."""
+    kernel: Kernel = assembler_class(name)(LIMITS, partition=0, partition_count=1)
+    drop(kernel, range(1, 401), T0_MS)
+    later_ms = T0_MS + (1 << 32)
+    settle(kernel, kernel.advance(later_ms * 1_000_000))
+    drop(kernel, range(401, 402), later_ms)
+    assert kernel.standing((401).to_bytes(16, "big")) == "dropped"
+    assert {kernel.standing(n.to_bytes(16, "big")) for n in range(1, 401)} == {None}
+
+
+SILENCE = """
+import resource
+from tests.core.kernels import assembler_class
+from tests.core.test_kernel_memory import LIMITS, T0_MS, drop
+kernel = assembler_class("native")(LIMITS, partition=0, partition_count=1)
+drop(kernel, range(1, 2), T0_MS)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+later_ms = T0_MS + 45 * 86_400_000
+kernel.advance(later_ms * 1_000_000)
+drop(kernel, range(2, 3), later_ms)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(UNDER_ASAN, reason="peak memory is AddressSanitizer's own there")
+def test_a_silence_of_weeks_costs_no_memory() -> None:
+    """What was dropped before it is forgotten before anything after it is remembered: no gap is bridged, not even once.
+
+    In a process of its own, whose memory was never as high as a bridge of weeks would make it.
+    """
+    ran = subprocess.run([sys.executable, "-c", SILENCE], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(ran.stdout) < 8 << 10  # KiB
 
 
 GAPS_MS = (0, 0, 0, 1, 7, 8, 16, 127, 128, 134, 135, 254, 255, 1000, 20_000)  # about where a run's bits end
