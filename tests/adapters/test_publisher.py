@@ -10,7 +10,7 @@ from spanloom.adapters.kafka.delivery import Pump
 from spanloom.adapters.kafka.native_pump import NativePump
 from spanloom.adapters.kafka.portable_pump import PortablePump
 from spanloom.adapters.kafka.publisher import Publisher, new_pump
-from spanloom.adapters.kafka.selftest import is_native_producer_sound
+from spanloom.adapters.kafka.selftest import is_sender_sound
 from spanloom.core import kernel
 from spanloom.errors import ConfigError, SourceUnavailable
 from spanloom.model import Message
@@ -57,7 +57,7 @@ async def test_after_a_time_out_the_next_append_has_a_new_producer(opened: Open)
         assert pump_of(publisher) is first
         await refused(publisher)
     assert pump_of(publisher) is not first
-    assert first.is_retired
+    assert first.reporter.is_retired
 
 
 async def test_who_waits_for_a_producer_that_is_given_up_is_told(opened: Open) -> None:
@@ -108,7 +108,7 @@ def test_a_setting_that_librdkafka_refuses_is_named(opened: Open) -> None:
 
 def test_native_code_sends_where_it_was_built() -> None:
     """The self-test passes with this librdkafka, so that the cheap way is the one that is taken."""
-    assert is_native_producer_sound() == (kernel.produce is not None)
+    assert is_sender_sound() == (kernel.produce is not None)
     pump = new_pump({"bootstrap.servers": "127.0.0.1:1", "log_level": "0"})
     assert isinstance(pump, PortablePump if kernel.produce is None else NativePump)
-    pump.stop()
+    pump.reporter.stop()

@@ -1,6 +1,7 @@
 """What a producer and whoever waits for it say to each other."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -66,20 +67,38 @@ def _wake(deliveries: Sequence[Delivery]) -> None:
         delivery.done.set()
 
 
+class Reporter:
+    """The thread that takes a producer's delivery reports, until the producer is retired."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        """*run* returns by and by once it sees `is_retired`."""
+        self._retired = threading.Event()
+        self._thread = threading.Thread(target=run, name="kafka-delivery", daemon=True)
+
+    def start(self) -> None:
+        """Once; whoever runs in it has the reporter by then."""
+        self._thread.start()
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether the producer ends: what is sent now may never be reported on."""
+        return self._retired.is_set()
+
+    def retire(self) -> None:
+        """End by and by; nothing may be sent any more."""
+        self._retired.set()
+
+    def stop(self) -> None:
+        """End. Blocks a moment."""
+        self.retire()
+        self._thread.join()
+
+
 class Pump(Protocol):
     """A producer and the thread that takes its delivery reports."""
 
     is_broken: bool  # to be retired
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether it ends: what is sent now may never be reported on."""
+    reporter: Reporter
 
     def send(self, batch: list[Outgoing], delivery: Delivery) -> tuple[int, Failure | None]:
         """Put records into the queue, in order: how many went in before it was full, or what does not let them in."""
-
-    def retire(self) -> None:
-        """End by and by; nothing may be sent with it any more."""
-
-    def stop(self) -> None:
-        """End. Blocks a moment."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from spanloom.adapters.kafka.delivery import POLL_S, PURGED_S, Delivery, Failure, Outgoing, tell
+from spanloom.adapters.kafka.delivery import POLL_S, PURGED_S, Delivery, Failure, Outgoing, Reporter, tell
 from spanloom.adapters.kafka.librdkafka import (
     ERR_FATAL,
     ERR_QUEUE_FULL,
@@ -40,39 +40,24 @@ class NativePump:
         self._pending = kernel.produce.Pending
         self._topics: dict[str, int] = {}
         self.is_broken = False
-        self._stopping = threading.Event()
         self._sending = threading.Lock()  # held while the producer must not be freed
-        self._thread = threading.Thread(target=self._run, name="kafka-delivery", daemon=True)
-        self._thread.start()
+        self.reporter = Reporter(self._run)
+        self.reporter.start()
 
     def send(self, batch: list[Outgoing], delivery: Delivery) -> tuple[int, Failure | None]:
         """See delivery.Pump."""
         if delivery.pending is None:
             delivery.pending = self._pending(delivery, delivery.count, delivery.timestamp_ms)
         with self._sending:
-            if self.is_retired:
+            if self.reporter.is_retired:
                 return 0, Failure("the producer has ended", ends_producer=True)
             for topic in {topic for topic, _, _ in batch} - self._topics.keys():
                 self._topics[topic] = self._lib.rd_kafka_topic_new(self._producer, topic.encode(), None)
             taken, code = self._sender.send(batch, self._topics, delivery.pending)
         return taken, None if code in (0, ERR_QUEUE_FULL) else self._failure(code)
 
-    @property
-    def is_retired(self) -> bool:
-        """See delivery.Pump."""
-        return self._stopping.is_set()
-
-    def retire(self) -> None:
-        """See delivery.Pump."""
-        self._stopping.set()
-
-    def stop(self) -> None:
-        """See delivery.Pump."""
-        self.retire()
-        self._thread.join()
-
     def _run(self) -> None:
-        while not self.is_retired:
+        while not self.reporter.is_retired:
             self._settle()
         with self._sending:  # nobody sends any more
             self._lib.rd_kafka_purge(self._producer, PURGE_QUEUED | PURGE_IN_FLIGHT)  # who waits gets a report

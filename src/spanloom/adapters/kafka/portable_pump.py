@@ -1,12 +1,11 @@
 """A producer by the Python client: a callback and a few objects a record. For where there is no native code."""
 
-import threading
 from collections.abc import Mapping
 from functools import partial
 
 import confluent_kafka
 
-from spanloom.adapters.kafka.delivery import POLL_S, PURGED_S, Delivery, Failure, Outgoing
+from spanloom.adapters.kafka.delivery import POLL_S, PURGED_S, Delivery, Failure, Outgoing, Reporter
 from spanloom.errors import ConfigError
 
 TIMED_OUT = confluent_kafka.KafkaError._MSG_TIMED_OUT  # noqa: SLF001 - its only name
@@ -22,9 +21,8 @@ class PortablePump:
         except confluent_kafka.KafkaException as exc:
             raise ConfigError(f"kafka: {exc.args[0].str()}") from exc
         self.is_broken = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka-delivery", daemon=True)
-        self._thread.start()
+        self.reporter = Reporter(self._run)
+        self.reporter.start()
 
     def send(self, batch: list[Outgoing], delivery: Delivery) -> tuple[int, Failure | None]:
         """See delivery.Pump."""
@@ -46,22 +44,8 @@ class PortablePump:
                 return number, _failure(exc.args[0])
         return len(batch), None
 
-    @property
-    def is_retired(self) -> bool:
-        """See delivery.Pump."""
-        return self._stopping.is_set()
-
-    def retire(self) -> None:
-        """See delivery.Pump."""
-        self._stopping.set()
-
-    def stop(self) -> None:
-        """See delivery.Pump."""
-        self.retire()
-        self._thread.join()
-
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self.reporter.is_retired:
             self._producer.poll(POLL_S)
         self._producer.purge()  # whoever still waits for a report gets one: it was not delivered
         self._producer.flush(PURGED_S)

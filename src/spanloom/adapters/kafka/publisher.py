@@ -14,7 +14,7 @@ import trio
 from spanloom.adapters.kafka.delivery import Delivery, Outgoing, Pump
 from spanloom.adapters.kafka.native_pump import NativePump
 from spanloom.adapters.kafka.portable_pump import PortablePump
-from spanloom.adapters.kafka.selftest import is_native_producer_sound
+from spanloom.adapters.kafka.selftest import is_sender_sound
 from spanloom.errors import Unavailable
 from spanloom.model import Message
 
@@ -38,7 +38,7 @@ SETTINGS = {
 
 def new_pump(settings: Mapping[str, str]) -> Pump:
     """Through native code where that can do. Raises ConfigError for a setting that librdkafka refuses."""
-    return NativePump(settings) if is_native_producer_sound() else PortablePump(settings)
+    return NativePump(settings) if is_sender_sound() else PortablePump(settings)
 
 
 class Publisher:
@@ -78,12 +78,12 @@ class Publisher:
 
     def close(self) -> None:
         """Stop; what was not acknowledged may be appended or not. Blocks a moment. May be called again."""
-        self._pump.stop()
+        self._pump.reporter.stop()
 
     async def _send(self, pump: Pump, batch: list[Outgoing], delivery: Delivery) -> None:
         """Into the producer's queue, as soon as there is room."""
         while True:
-            if pump.is_retired:
+            if pump.reporter.is_retired:
                 raise self._unavailable("the producer was given up for a new one")
             taken, failure = pump.send(batch, delivery)
             if failure is not None:
@@ -97,6 +97,6 @@ class Publisher:
     def _living_pump(self) -> Pump:
         if self._pump.is_broken:
             log.warning("producer ended, making a new one")
-            self._pump.retire()
+            self._pump.reporter.retire()
             self._pump = self._make_pump(self._settings)
         return self._pump

@@ -50,7 +50,7 @@ def native_taker() -> "Taker":
 
 
 @cache
-def is_native_producer_sound() -> bool:
+def is_sender_sound() -> bool:
     """Whether native code may send: a record it sends and one that is purged end a count as they should."""
     if kernel.produce is None:
         return False
